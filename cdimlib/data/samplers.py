@@ -1,0 +1,98 @@
+"""Samplers: pure functions of (seed, step), so that a resumed training sees exactly the batches it would have seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from .benchmark import PHOTO, SKETCH, Split
+
+
+def generator_for(seed: int, step: int) -> torch.Generator:
+    """A generator that depends on the seed and the step alone."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + step) % (2**63))
+
+
+def index_by_identity(split: Split, cam: int) -> dict[int, int]:
+    """identity -> index of its (first) image in domain ``cam``."""
+    where = np.flatnonzero(split.cams == cam)
+    return {int(split.ids[i]): int(i) for i in where[::-1]}
+
+
+class PairSampler:
+    """Batches of matching (sketch, photo) pairs, ``per_group`` distinct identities from every category.
+
+    ``sampler(seed, step)`` -> (photo index [B], sketch index [B], group [B]). Within a category the identities come in
+    random order without replacement until all have been seen, then in a new order.
+    """
+
+    def __init__(self, split: Split, per_group: int):
+        photo, sketch = index_by_identity(split, PHOTO), index_by_identity(split, SKETCH)
+        groups = np.zeros(len(split), int) if split.groups is None else split.groups
+        self.pairs = []
+        for group in np.unique(groups):
+            ids = [i for i in np.unique(split.ids[groups == group]) if int(i) in photo and int(i) in sketch]
+            if len(ids) < 2:
+                raise ValueError(f"category {group} has {len(ids)} identities with both a photo and a sketch; need two")
+            self.pairs.append(np.array([(photo[int(i)], sketch[int(i)], group) for i in ids]))
+        self.per_group = per_group
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps after which the largest category has been seen once."""
+        return -(-max(len(p) for p in self.pairs) // self.per_group)
+
+    def __call__(self, seed: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        chosen = []
+        for number, pairs in enumerate(self.pairs):
+            count = min(self.per_group, len(pairs))
+            rounds = len(pairs) // count  # full batches in one order of this category
+            order = np.random.default_rng([seed, number, step // rounds]).permutation(len(pairs))
+            at = step % rounds * count
+            chosen.append(pairs[order[at : at + count]])
+        photo, sketch, group = np.concatenate(chosen).T
+        return photo, sketch, group
+
+
+class TripletSampler:
+    """Batches of (sketch, positive photo, negative photo) from human judgements, as in the released code.
+
+    Anchors come in circular order; each draws one of its annotated (preferred, other) pairs; with probability
+    ``1 - hard_ratio`` the negative becomes a photo outside the anchor's annotated ones. Without judgements
+    (handbags) the positive is the true match and the negative any other photo.
+
+    ``sampler(seed, step)`` -> three index arrays [B].
+    """
+
+    def __init__(self, split: Split, triplets: np.ndarray | None, batch_size: int = 128, hard_ratio: float = 0.75):
+        if not 0 <= hard_ratio <= 1:
+            raise ValueError(f"hard_ratio must lie in [0, 1] (got {hard_ratio})")
+        self.photo, self.sketch = index_by_identity(split, PHOTO), index_by_identity(split, SKETCH)
+        self.ids = np.array(sorted(set(self.photo) & set(self.sketch)))
+        self.batch_size, self.hard_ratio = batch_size, hard_ratio
+        self.judged = None
+        if triplets is not None:  # judgements about identities that are not in the split (validation) are left out
+            known = np.isin(triplets, self.ids).all(axis=2)
+            self.judged = {int(i): triplets[i][known[i]] for i in self.ids}
+            self.ids = np.array([i for i in self.ids if len(self.judged[int(i)])])
+            if not len(self.ids):
+                raise ValueError("no training sketch has a judgement about two photos of the training set")
+
+    def __call__(self, seed: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rng = np.random.default_rng([seed, step])
+        anchors = self.ids[(step * self.batch_size + np.arange(self.batch_size)) % len(self.ids)]
+        batch = np.array([self._draw(int(a), rng) for a in anchors])
+        return tuple(batch.T)
+
+    def _draw(self, anchor: int, rng: np.random.Generator) -> tuple[int, int, int]:
+        if self.judged is None:
+            positive, near = anchor, np.array([anchor])
+            negative = None
+        else:
+            judged = self.judged[anchor]
+            positive, negative = judged[rng.integers(len(judged))]
+            near = np.unique(judged)
+        if negative is None or rng.random() >= self.hard_ratio:
+            others = np.array(sorted(self.photo.keys() - set(near.tolist())))
+            negative = others[rng.integers(len(others))]
+        return self.sketch[anchor], self.photo[int(positive)], self.photo[int(negative)]

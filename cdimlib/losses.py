@@ -1,0 +1,50 @@
+"""Losses: one function each, reduced to a mean over the batch."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def euclidean(a: Tensor, b: Tensor, *, squared: bool = False) -> Tensor:
+    """Distance of row i of ``a`` [B, D] to row i of ``b`` [B, D] -> [B].
+
+    The plain distance has a safe gradient (zero) where two rows coincide.
+    """
+    square = (a - b).pow(2).sum(dim=1)
+    if squared:
+        return square
+    apart = square > 0
+    return torch.where(apart, torch.where(apart, square, torch.ones_like(square)).sqrt(), square)
+
+
+def triplet(anchor: Tensor, positive: Tensor, negative: Tensor, *, margin: float = 0.3, squared: bool = False) -> Tensor:
+    """Triplet ranking loss on features [B, D] -> scalar: mean of max(0, margin + D(a, p) - D(a, n)).
+
+    The paper says Euclidean distance; its released code uses the *squared* distance (``squared=True``).
+    Midlevel-fusion, Eq. (2).
+    """
+    if margin < 0:
+        raise ValueError(f"margin must not be negative (got {margin})")
+    near = euclidean(anchor, positive, squared=squared)
+    far = euclidean(anchor, negative, squared=squared)
+    return F.relu(margin + near - far).mean()
+
+
+def in_batch_contrastive(
+    a: Tensor, b: Tensor, *, temperature: float = 0.07, groups: Tensor | None = None
+) -> Tensor:
+    """Symmetric in-batch softmax contrastive loss (InfoNCE) on features [B, D] -> scalar.
+
+    Row i of ``a`` matches row i of ``b`` and no other. Features are l2-normalised here. With ``groups`` [B] (category
+    of each pair) only pairs of the same category serve as negatives, as in a gallery of one category.
+    Not from the paper: the loss of this book's *modern* track.
+    """
+    if temperature <= 0:
+        raise ValueError(f"temperature must be positive (got {temperature})")
+    logits = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / temperature  # [B, B]
+    if groups is not None:
+        logits = logits.masked_fill(groups[:, None] != groups[None, :], float("-inf"))
+    target = torch.arange(len(a), device=a.device)
+    return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))

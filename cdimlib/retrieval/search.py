@@ -1,0 +1,128 @@
+"""Encode once, score in chunks, rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.benchmark import Benchmark
+from ..models.matcher import Matcher
+from .metrics import RankMetrics, rank_metrics
+
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+
+
+@torch.inference_mode()
+def encode(matcher: Matcher, images: Tensor, prepare=None, *, batch_size: int = 64) -> Tensor:
+    """Features of uint8 images [N, C, H, W], in batches, in eval mode, on the matcher's device.
+
+    prepare: uint8 batch -> float input of the matcher (default: convert to float). The mode the matcher was in is
+    restored afterwards.
+    """
+    if len(images) == 0:
+        raise ValueError("there are no images to encode")
+    device = next((p.device for p in matcher.parameters()), torch.device("cpu"))
+    was_training = matcher.training
+    matcher.eval()
+    prepare = prepare or (lambda batch: batch.float())
+    try:
+        return torch.cat([matcher.encode(prepare(batch.to(device))) for batch in images.split(batch_size)])
+    finally:
+        matcher.train(was_training)
+
+
+@torch.inference_mode()
+def similarity(matcher: Matcher, queries: Tensor, gallery: Tensor, *, chunk: int = 4096) -> Tensor:
+    """Score every query against every gallery feature -> [Q, G] on the CPU, ``chunk`` gallery items at a time."""
+    if len(queries) == 0 or len(gallery) == 0:
+        raise ValueError(f"nothing to score: {len(queries)} queries, {len(gallery)} gallery images")
+    return torch.cat([matcher.score(queries, part).float().cpu() for part in gallery.split(chunk)], dim=1)
+
+
+def evaluate(
+    matcher: Matcher, benchmark: Benchmark, prepare=None, *, batch_size: int = 64, average_precision="rectangle"
+) -> RankMetrics:
+    """Encode query and gallery of a benchmark, score, judge."""
+    query, gallery = benchmark.query, benchmark.gallery
+    scores = similarity(
+        matcher, encode(matcher, query.images, prepare, batch_size=batch_size),
+        encode(matcher, gallery.images, prepare, batch_size=batch_size),
+    )
+    return rank_metrics(
+        scores, query.ids, gallery.ids, query.cams, gallery.cams, average_precision=average_precision
+    )
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Two folders ranked against each other: ``similarity`` [Q, G] with the paths and images of both sides."""
+
+    similarity: np.ndarray
+    query_paths: list[Path]
+    gallery_paths: list[Path]
+    query_images: Tensor
+    gallery_images: Tensor
+
+    def top(self, k: int = 5) -> dict[str, list[tuple[str, float]]]:
+        """query file name -> its k best gallery file names with their scores, best first."""
+        order = np.argsort(-self.similarity, axis=1, kind="stable")[:, :k]
+        return {
+            path.name: [(self.gallery_paths[g].name, float(self.similarity[q, g])) for g in order[q]]
+            for q, path in enumerate(self.query_paths)
+        }
+
+    def show(self, k: int = 5, rows: int = 5):
+        """A figure: one row per query, its k best gallery images beside it."""
+        from .. import plots
+
+        order = np.argsort(-self.similarity, axis=1, kind="stable")[:rows, :k]
+        return plots.ranked_lists(
+            self.query_images[:rows], [self.gallery_images[o] for o in order],
+            query_names=[p.stem for p in self.query_paths[:rows]],
+            gallery_names=[[self.gallery_paths[g].stem for g in o] for o in order],
+        )
+
+
+def read_folder(folder: str | Path, *, size: int = 256, channels: int = 1) -> tuple[list[Path], Tensor]:
+    """Every image of a folder, in name order, on white and resized to a square: paths and uint8 [N, C, size, size]."""
+    from PIL import Image, UnidentifiedImageError
+
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder: give the folder that holds the images themselves")
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
+    if not paths:
+        raise FileNotFoundError(f"{folder} holds no image ({', '.join(IMAGE_ENDINGS)}): is it one level too high?")
+    images = []
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                picture = image.convert("RGBA")
+        except (UnidentifiedImageError, OSError) as error:
+            raise ValueError(f"{path} cannot be read as an image ({error}): remove or replace it") from error
+        paper = Image.new("RGBA", picture.size, "white")
+        flat = Image.alpha_composite(paper, picture).convert("L" if channels == 1 else "RGB").resize((size, size))
+        array = np.array(flat)
+        images.append(torch.from_numpy(array[None] if channels == 1 else array.transpose(2, 0, 1).copy()))
+    return paths, torch.stack(images)
+
+
+def rank_folders(queries: str | Path, gallery: str | Path, matcher: Matcher | None = None, prepare=None, **reading):
+    """Rank the images of one folder against those of another, on a CPU -> :class:`Ranking`.
+
+    matcher: any trained matcher with its ``prepare``; by default Dense-HOG, which needs no training.
+    """
+    if matcher is None:
+        from ..models.classical import DenseHOG
+
+        matcher = DenseHOG()
+    query_paths, query_images = read_folder(queries, **reading)
+    gallery_paths, gallery_images = read_folder(gallery, **reading)
+    scores = similarity(
+        matcher, encode(matcher, query_images, prepare), encode(matcher, gallery_images, prepare)
+    )
+    return Ranking(scores.numpy(), query_paths, gallery_paths, query_images, gallery_images)

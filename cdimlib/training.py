@@ -1,0 +1,211 @@
+"""One training loop for every model of the book.
+
+A run is a pure function of its configuration: step ``t`` draws its batch, its augmentation and its dropout from
+generators seeded with ``(seed, t)`` and nothing else, so a run that was killed and resumed ends with the same weights
+(bit for bit on the CPU).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """steps: optimiser updates; lr: peak learning rate; optimizer: "sgd" (momentum 0.9) or "adamw";
+    schedule: "constant", or "cosine" with a linear warm-up over the first ``warmup`` share of the steps;
+    evaluate_every: steps between validations (0: only at the end); patience: validations without a new best before
+    stopping (None: never); checkpoint_every: steps between checkpoints; precision: "fp32", or "bf16" autocast where
+    the device has it ("auto": bf16 on a GPU that supports it, else fp32).
+    """
+
+    steps: int
+    lr: float = 1e-3
+    optimizer: str = "sgd"
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    warmup: float = 0.2
+    seed: int = 0
+    evaluate_every: int = 0
+    patience: int | None = None
+    checkpoint_every: int = 100
+    precision: str = "auto"
+
+    def __post_init__(self):
+        choices = {"optimizer": ("sgd", "adamw"), "schedule": ("constant", "cosine"), "precision": ("auto", "fp32", "bf16")}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+        if self.steps < 1 or self.lr <= 0 or not 0 <= self.warmup < 1:
+            raise ValueError(f"need steps >= 1, lr > 0 and 0 <= warmup < 1; got {self.steps}, {self.lr}, {self.warmup}")
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of step 0 .. steps - 1."""
+        if self.schedule == "constant":
+            return self.lr
+        rise = self.warmup * self.steps
+        if step < rise:
+            return self.lr * (step + 1) / (rise + 1)
+        return self.lr * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, self.steps - rise)))
+
+
+@dataclass
+class History:
+    """What a run did: loss per step, (step, score) of each validation, seconds spent on data and on the model."""
+
+    losses: list[float] = field(default_factory=list)
+    validation: list[tuple[int, float]] = field(default_factory=list)
+    best_step: int = 0
+    best_score: float = -math.inf
+    data_seconds: float = 0.0
+    model_seconds: float = 0.0
+    stopped_early: bool = False
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch (every device)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def pick_device() -> torch.device:
+    """A CUDA GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast(device: torch.device, precision: str):
+    """The autocast context of a precision ("auto", "fp32", "bf16") on a device."""
+    on = precision == "bf16" or (precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
+    return torch.autocast(device.type, torch.bfloat16, enabled=on)
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """SGD or AdamW; weight decay acts on matrices and filters only, not on biases and normalisation."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise ValueError("the model has no parameter to train")
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9)
+    return torch.optim.AdamW(groups, lr=config.lr)
+
+
+def fit(
+    model: nn.Module,
+    batches: Callable[[int, int], object],
+    objective: Callable[[nn.Module, object], Tensor],
+    config: TrainConfig,
+    *,
+    validate: Callable[[nn.Module], float] | None = None,
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+    label: str = "train",
+) -> History:
+    """Train ``model`` in place and return its :class:`History`.
+
+    batches(seed, step): the batch of a step, already augmented and on the model's device.
+    objective(model, batch): scalar loss.
+    validate(model): score, higher is better; with it the model ends with the weights of its best validation.
+    checkpoint: file to resume from if it exists, and to write (atomically) as training goes on; beside it, with the
+    ending ``.jsonl``, a log of the validations. A checkpoint of another configuration is refused.
+    """
+    device = next(model.parameters()).device
+    optimizer = make_optimizer(model, config)
+    history, best, start = History(), None, 0
+    checkpoint = Path(checkpoint) if checkpoint else None
+    if checkpoint and checkpoint.exists():
+        start, best = _resume(checkpoint, model, optimizer, history, config)
+    bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc=label, disable=not progress)
+    for step in bar:
+        if history.stopped_early:
+            break
+        started = time.perf_counter()
+        batch = batches(config.seed, step)
+        loaded = time.perf_counter()
+        torch.manual_seed(config.seed * 1_000_003 + step)  # dropout
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr_at(step)
+        model.train()
+        with autocast(device, config.precision):
+            loss = objective(model, batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise FloatingPointError(f"the loss is {value} at step {step}: lower the learning rate ({config.lr})")
+        history.losses.append(value)
+        history.data_seconds += loaded - started
+        history.model_seconds += time.perf_counter() - loaded
+        done = step + 1
+        if validate and (done == config.steps or (config.evaluate_every and done % config.evaluate_every == 0)):
+            score = float(validate(model))
+            history.validation.append((done, score))
+            if score > history.best_score:
+                history.best_step, history.best_score = done, score
+                best = {k: v.detach().clone() for k, v in model.state_dict().items()}
+            since = sum(1 for at, _ in history.validation if at > history.best_step)
+            history.stopped_early = config.patience is not None and since >= config.patience
+            bar.set_postfix(loss=f"{value:.3f}", best=f"{history.best_score:.3f}")
+        last = done == config.steps or history.stopped_early
+        if checkpoint and (last or done % config.checkpoint_every == 0):
+            _save(checkpoint, model, optimizer, history, config, done, best)
+    if best is not None:
+        model.load_state_dict(best)
+    return history
+
+
+def _save(path, model, optimizer, history, config, step, best) -> None:
+    state = {
+        "model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "best": best,
+        "history": asdict(history), "config": asdict(config),
+    }
+    save_atomically(path, lambda part: torch.save(state, part))
+    lines = [json.dumps({"step": at, "score": score}) + "\n" for at, score in history.validation]
+    save_atomically(path.with_suffix(".jsonl"), lambda part: part.write_text("".join(lines)))
+
+
+def _resume(path, model, optimizer, history, config):
+    try:
+        state = torch.load(path, weights_only=True, map_location=next(model.parameters()).device)
+    except Exception as error:
+        raise ValueError(f"{path} cannot be read as a checkpoint ({error}): delete it to start again") from error
+    other = {k: v for k, v in state["config"].items() if v != getattr(config, k, None) and k != "checkpoint_every"}
+    if other:
+        raise ValueError(
+            f"{path} belongs to another configuration ({', '.join(f'{k}={v!r}' for k, v in other.items())}): "
+            "use another checkpoint file or delete it"
+        )
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    for name, value in state["history"].items():
+        setattr(history, name, [tuple(v) for v in value] if name == "validation" else value)
+    return state["step"], state["best"]
+
+
+def save_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
+    """Call ``write(temporary path)`` beside ``path``, then move it into place: a kill leaves the old file whole."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
