@@ -32,19 +32,17 @@ def triplet(anchor: Tensor, positive: Tensor, negative: Tensor, *, margin: float
     return F.relu(margin + near - far).mean()
 
 
-def in_batch_contrastive(
-    a: Tensor, b: Tensor, *, temperature: float = 0.07, groups: Tensor | None = None
-) -> Tensor:
-    """Symmetric in-batch softmax contrastive loss (InfoNCE) on features [B, D] -> scalar.
+def in_batch_contrastive(similarity: Tensor, *, temperature: float = 0.07, groups: Tensor | None = None) -> Tensor:
+    """Symmetric in-batch softmax contrastive loss (InfoNCE) on similarities [B, B] -> scalar.
 
-    Row i of ``a`` matches row i of ``b`` and no other. Features are l2-normalised here. With ``groups`` [B] (category
-    of each pair) only pairs of the same category serve as negatives, as in a gallery of one category.
+    Entry (i, j) compares sketch i with photo j; i matches i and no other. With ``groups`` [B] (category of each pair)
+    only pairs of the same category serve as negatives, as in a gallery of one category.
     Not from the paper: the loss of this book's *modern* track.
     """
     if temperature <= 0:
         raise ValueError(f"temperature must be positive (got {temperature})")
-    logits = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / temperature  # [B, B]
+    logits = similarity / temperature
     if groups is not None:
         logits = logits.masked_fill(groups[:, None] != groups[None, :], float("-inf"))
-    target = torch.arange(len(a), device=a.device)
+    target = torch.arange(len(logits), device=logits.device)
     return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))

@@ -76,6 +76,10 @@ class DSSA(Matcher):
     def score(self, queries: Tensor, gallery: Tensor) -> Tensor:
         return -self.energy(queries, gallery).clamp_min(0).sqrt()
 
+    def cosine(self, queries: Tensor, gallery: Tensor) -> Tensor:
+        """1 - energy / (2 * parts), which is the cosine of the joined features as long as W is the identity."""
+        return 1 - self.energy(queries, gallery) / (4 if self.fusion else 2)
+
     def penalty(self) -> Tensor:
         """Regulariser of the energy: mean |W| off the identity plus the Frobenius distance to it, per dimension."""
         if self.weight is None:

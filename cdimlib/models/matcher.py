@@ -42,10 +42,14 @@ class VectorMatcher(Matcher):
                 "were they encoded by the same model?"
             )
         if self.metric == "cosine":
-            normalise = nn.functional.normalize
-            return normalise(queries, dim=-1) @ normalise(gallery, dim=-1).mT
+            return self.cosine(queries, gallery)
         distance = torch.cdist(queries, gallery)
         return -distance.square() if self.squared else -distance
+
+    def cosine(self, queries: Tensor, gallery: Tensor) -> Tensor:
+        """Cosine of every pair, [Q, D], [G, D] -> [Q, G] in [-1, 1]: what the in-batch contrastive loss compares."""
+        normalise = nn.functional.normalize
+        return normalise(queries, dim=-1) @ normalise(gallery, dim=-1).mT
 
 
 class MultiView(Matcher):

@@ -1,0 +1,322 @@
+"""Experiments: a configuration becomes one result (see :mod:`cdimlib.results`).
+
+The sketch experiments come in two tracks. *faithful* is the paper's recipe: one category at a time, triplet loss on
+the human judgements, SGD. *modern* keeps the architecture and the one idea and changes how it is trained: batch
+normalisation, an in-batch contrastive loss, stronger augmentation, AdamW with a cosine schedule, and the three
+categories pooled. Both choose their checkpoint on identities held out of the training set.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import results
+from .data import Benchmark, load
+from .data.samplers import PairSampler, TripletSampler, generator_for
+from .data.transforms import SketchInput, Warp, random_crop_flip
+from .losses import in_batch_contrastive, triplet
+from .models.dssa import DSSA
+from .models.matcher import Matcher, MultiView
+from .models.midlevel import SketchFusion
+from .retrieval import evaluate
+from .training import TrainConfig, fit, pick_device, seed_everything
+
+PAPER = "midlevel-fusion"
+#: our rows; "ours" is the paper's model
+ROWS = {
+    "vanilla": dict(taps=()),
+    "ours": dict(taps=("conv5",)),
+    "pool5": dict(taps=("pool5",)),
+    "conv3": dict(taps=("conv3",)),
+    "conv4": dict(taps=("conv4",)),
+    "conv4,5": dict(taps=("conv4", "conv5")),
+    "gap": dict(taps=("conv5",), pooling="gap"),
+    "dssa-attention": dict(fusion=False, holef=False),
+    "dssa": dict(fusion=True, holef=True),
+}
+#: method as printed -> our row, per table
+TABLES = {
+    3: {"Vanilla": "vanilla", "Ours": "ours", "DSSA (attention only)": "dssa-attention", "DSSA": "dssa",
+        "HOG-BoW+rankSVM": "hog-bow-ranksvm", "Dense-HOG+rankSVM": "dense-hog-ranksvm", "ISN Deep+rankSVM": "isn-deep-ranksvm"},
+    7: {"conv3": "conv3", "conv4": "conv4", "conv4,5": "conv4,5", "conv5 (Ours)": "ours"},
+    9: {"GAP": "gap", "Flattening (Ours)": "ours"},
+}
+
+
+@dataclass(frozen=True)
+class SketchRun:
+    """One training run on drawings.
+
+    row: a key of ``ROWS``; track: "modern" or "faithful"; benchmark: a name for :func:`cdimlib.data.load`;
+    size: input pixels (the paper: 225); steps: updates; batch: pairs per category (modern) or triplets (faithful);
+    init: "random", or a checkpoint written by :func:`pretrain` (faithful: staged pretraining);
+    validation: share of training identities held out to choose the checkpoint; evaluations: how often it is chosen.
+    """
+
+    row: str
+    track: str = "modern"
+    benchmark: str = "qmul"
+    seed: int = 0
+    size: int = 112
+    steps: int = 200
+    batch: int = 64
+    lr: float = 2e-3
+    weight_decay: float = 0.05
+    dropout: float = 0.0
+    temperature: float = 0.07
+    warp: float = 2.0
+    margin: float = 0.3
+    squared: bool = True
+    hard_ratio: float = 0.75
+    init: str = "random"
+    validation: float = 0.1
+    evaluations: int = 5
+
+    def __post_init__(self):
+        if self.row not in ROWS:
+            raise ValueError(f"unknown row {self.row!r}: choose from {', '.join(ROWS)}")
+        if self.track not in ("modern", "faithful"):
+            raise ValueError(f"track must be 'modern' or 'faithful', not {self.track!r}")
+
+    @property
+    def input(self) -> SketchInput:
+        return SketchInput(self.size) if self.track == "faithful" else SketchInput(self.size, scale=1 / 255, fit=True)
+
+    @property
+    def budget(self) -> str:
+        start = "" if self.init == "random" else "pretrained-"
+        return f"{start}{self.size}px-{self.steps}x{self.batch}"
+
+
+def build(run: SketchRun) -> Matcher:
+    """The untrained model of a row."""
+    common = dict(input_size=run.size, batch_norm=run.track == "modern", dropout=run.dropout)
+    if run.row.startswith("dssa"):
+        return DSSA(**ROWS[run.row], **common)
+    return SketchFusion(**ROWS[run.row], **common, squared=run.squared)
+
+
+def warp_of(strength: float) -> Warp:
+    """Augmentation of the modern track; 1 is mild, 2 strong, 0 none (but for the flip)."""
+    s = strength
+    return Warp(rotate=8 * s, scale=0.12 * s, shear=0.08 * s, shift=0.04 * s, stretch=0.08 * s, elastic=0.03 * s)
+
+
+def modern_batches(run: SketchRun, train, device):
+    """(seed, step) -> (photos, sketches, category) of a modern step, both images of a pair mirrored together."""
+    images = train.images.to(device)
+    sampler, warp = PairSampler(train, run.batch), warp_of(run.warp)
+
+    def batches(seed: int, step: int):
+        photo, sketch, group = sampler(seed, step)
+        generator = generator_for(seed, step)
+        flips = (torch.rand(len(photo), generator=generator) < 0.5).repeat(2)
+        both = images[torch.as_tensor(np.concatenate([photo, sketch]), device=device)]
+        both = run.input.normalise(warp(both, run.size, generator, flips)).to(memory_format=torch.channels_last)
+        return (*both.chunk(2), torch.as_tensor(group, device=device))
+
+    return batches
+
+
+def modern_objective(run: SketchRun):
+    """In-batch contrastive loss between the sketches and the photos of a batch, within each category."""
+
+    def objective(model: Matcher, batch) -> Tensor:
+        photos, sketches, group = batch
+        photo, sketch = model.encode(torch.cat([photos, sketches])).chunk(2)
+        loss = in_batch_contrastive(model.cosine(sketch, photo), temperature=run.temperature, groups=group)
+        return loss + 5e-4 * model.penalty() if hasattr(model, "penalty") else loss
+
+    return objective
+
+
+def faithful_batches(run: SketchRun, bench: Benchmark, device):
+    """(seed, step) -> (sketches, positive photos, negative photos), each cropped and mirrored on its own."""
+    images = bench.train.images.to(device)
+    sampler = TripletSampler(bench.train, bench.triplets, run.batch, run.hard_ratio)
+
+    def batches(seed: int, step: int):
+        generator = generator_for(seed, step)
+        index = torch.as_tensor(np.concatenate(sampler(seed, step)), device=device)
+        crops = random_crop_flip(images[index], run.size, generator)
+        return run.input.normalise(crops).to(memory_format=torch.channels_last).chunk(3)
+
+    return batches
+
+
+def faithful_objective(run: SketchRun):
+    """The paper's triplet loss (midlevel-fusion, Eq. (2))."""
+
+    def objective(model: Matcher, batch) -> Tensor:
+        anchor, positive, negative = model.encode(torch.cat(batch)).chunk(3)
+        return triplet(anchor, positive, negative, margin=run.margin, squared=run.squared)
+
+    return objective
+
+
+def on_canvas(bench: Benchmark, view: SketchInput) -> Benchmark:
+    """The benchmark with every image brought to the canvas once, ahead of training."""
+    bring = lambda split: replace(split, images=view.on_canvas(split.images))  # noqa: E731
+    return replace(bench, train=bring(bench.train), query=bring(bench.query), gallery=bring(bench.gallery))
+
+
+def parts_of(bench: Benchmark) -> list[tuple[str, Benchmark]]:
+    """(category, its benchmark) for each category: a gallery never mixes categories."""
+    return [(name, bench.category(name)) for name in bench.categories]
+
+
+def judge(model: Matcher, bench: Benchmark, prepare) -> dict[str, dict]:
+    """acc@1, acc@10, mean AP (percent) and every query's rank, per category."""
+    out = {}
+    for name, part in parts_of(bench):
+        m = evaluate(model, part, prepare)
+        out[name] = {
+            "acc@1": m.accuracy(1), "acc@10": m.accuracy(10), "mAP": 100 * m.mean_ap, "first_rank": m.first_rank.tolist(),
+        }
+    return out
+
+
+def mean_metric(judged: dict[str, dict], metric: str) -> float:
+    """A metric averaged over the categories."""
+    return float(np.mean([values[metric] for values in judged.values()]))
+
+
+def run_sketch(run: SketchRun, *, root=None, checkpoint: str | Path | None = None, progress: bool = True) -> tuple[dict, Matcher]:
+    """Train and test one configuration -> (result, trained model).
+
+    The checkpoint is the one with the best mean AP on the held-out training identities (one central view). The test
+    split is looked at with it once, by the paper's ten views. Beside it, ``test_curve`` records what one central view
+    scores on the test set at each validation; nothing is chosen by it: it is there to show what choosing would do.
+    """
+    started = time.perf_counter()
+    device = pick_device()
+    whole = on_canvas(load(run.benchmark, root), run.input)
+    bench = whole.with_validation(run.validation, seed=run.seed)
+    seed_everything(run.seed)
+    model = build(run).to(device, memory_format=torch.channels_last)
+    if run.init != "random":
+        load_pretrained(model, run.init)
+    if run.track == "modern":
+        batches, objective = modern_batches(run, bench.train, device), modern_objective(run)
+        config = TrainConfig(run.steps, run.lr, "adamw", run.weight_decay, "cosine", seed=run.seed,
+                             evaluate_every=max(1, run.steps // run.evaluations))
+    else:
+        batches, objective = faithful_batches(run, bench, device), faithful_objective(run)
+        config = TrainConfig(run.steps, run.lr, "sgd", run.weight_decay, seed=run.seed,
+                             evaluate_every=max(1, run.steps // run.evaluations))
+    test_curve = []
+
+    def validate(model: nn.Module) -> float:
+        seen = judge(model, whole, run.input.centre)
+        test_curve.append({name: values["acc@1"] for name, values in seen.items()})
+        return mean_metric(judge(model, bench, run.input.centre), "mAP")
+
+    history = fit(model, batches, objective, config, validate=validate, checkpoint=checkpoint, progress=progress,
+                  label=f"{run.row} s{run.seed}")
+    metrics = judge(MultiView(model, run.input.ten), whole, lambda images: images)
+    result = {
+        "paper": PAPER, "row": run.row, "track": run.track, "budget": run.budget, "seed": run.seed, "config": asdict(run),
+        "data": {"name": whole.name, "note": whole.note, "train_images": len(bench.train),
+                 "held_out_images": len(bench.query) + len(bench.gallery), "test_queries": len(whole.query)},
+        "metrics": metrics,
+        "protocol": "query sketch against all test photos of its category; ten views, view i against view i",
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "curve": {"loss": [round(v, 4) for v in history.losses[:: max(1, run.steps // 100)]],
+                  "validation": history.validation, "test_single_view": test_curve, "best_step": history.best_step},
+        "wall_seconds": round(time.perf_counter() - started, 1),
+        "data_seconds": round(history.data_seconds, 1), "model_seconds": round(history.model_seconds, 1),
+        **results.machine(device),
+    }
+    return result, model
+
+
+def run_grid(runs: list[SketchRun], *, root=None, folder: str | Path | None = None, progress: bool = True,
+             work: str | Path | None = None) -> list[dict]:
+    """Every run that has no result yet, in order; results are written as they come, so a stopped grid resumes.
+
+    work: folder for the checkpoints of unfinished runs (deleted when a run is done).
+    """
+    done = []
+    for run in runs:
+        name = run.benchmark
+        stub = {"paper": PAPER, "track": run.track, "row": run.row, "data": {"name": name}, "budget": run.budget,
+                "seed": run.seed}
+        path = results.path_of(stub, folder)
+        if path.exists():
+            continue
+        checkpoint = Path(work) / f"{path.stem}.pt" if work else None
+        result, _ = run_sketch(run, root=root, checkpoint=checkpoint, progress=progress)
+        results.save(result, folder)
+        for leftover in (checkpoint, checkpoint and checkpoint.with_suffix(".jsonl")):
+            if leftover:
+                leftover.unlink(missing_ok=True)
+        done.append(result)
+    return done
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """Our stand-in for the paper's staged pretraining, whose weights and data cannot be had.
+
+    Sketch-a-Net learns to recognise which object a drawing shows, from the training drawings of all categories, edge
+    maps and sketches alike, one class per object (cosine softmax). Held-out and test identities are not seen.
+    """
+
+    benchmark: str = "qmul"
+    seed: int = 0
+    size: int = 112
+    steps: int = 200
+    batch: int = 128
+    lr: float = 1e-3
+    warp: float = 2.0
+    validation: float = 0.1
+
+
+def pretrain(plan: Pretraining, path: str | Path, *, root=None, progress: bool = True) -> Path:
+    """Train and write the weights of a Sketch-a-Net (``{"net": state, "plan": ...}``) to ``path``; returns it."""
+    from .training import save_atomically
+
+    device = pick_device()
+    train = load(plan.benchmark, root).with_validation(plan.validation, seed=plan.seed).train
+    seed_everything(plan.seed)
+    model = SketchFusion(taps=(), input_size=plan.size).to(device, memory_format=torch.channels_last)
+    classes, labels = np.unique(train.ids, return_inverse=True)
+    model.classifier = nn.Linear(256, len(classes), bias=False).to(device)
+    view = SketchInput(plan.size)
+    images, labels = view.on_canvas(train.images).to(device), torch.as_tensor(labels, device=device)
+    warp = warp_of(plan.warp)
+
+    def batches(seed: int, step: int):
+        generator = generator_for(seed, step)
+        index = torch.randint(len(images), (plan.batch,), generator=generator).to(device)
+        return view.normalise(warp(images[index], plan.size, generator)), labels[index]
+
+    def objective(model, batch) -> Tensor:
+        feature = model.encode(batch[0])  # unit length
+        logits = 16 * feature @ nn.functional.normalize(model.classifier.weight, dim=1).T
+        return nn.functional.cross_entropy(logits, batch[1])
+
+    config = TrainConfig(plan.steps, plan.lr, "adamw", 0.05, "cosine", seed=plan.seed)
+    fit(model, batches, objective, config, progress=progress, label=f"pretrain s{plan.seed}")
+    state = {"net": model.net.state_dict(), "plan": asdict(plan)}
+    save_atomically(path, lambda part: torch.save(state, part))
+    return Path(path)
+
+
+def load_pretrained(model: Matcher, path: str | Path) -> None:
+    """Copy the weights that :func:`pretrain` wrote into ``model.net``."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no pretrained weights; write them with cdimlib.experiments.pretrain")
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    if "net" not in state:
+        raise ValueError(f"{path} was not written by cdimlib.experiments.pretrain")
+    try:
+        model.net.load_state_dict(state["net"])
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit this model (another input size or batch norm?): {error}") from error

@@ -1,0 +1,166 @@
+"""Results: one run, one JSON; tables are computed from these and from the papers' own numbers.
+
+A result holds ``REQUIRED`` and, per data set in ``metrics``: acc@1, acc@10 (percent), the rank of each query's match
+(``first_rank``, 1 = best, for intervals) and the CMC curve follows from it.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from . import __version__
+from .training import save_atomically
+
+ROOT = Path(__file__).resolve().parent.parent / "data"
+REQUIRED = ("paper", "row", "track", "seed", "config", "data", "metrics", "wall_seconds", "device", "versions", "commit")
+
+
+def machine(device: torch.device | str = "cpu") -> dict:
+    """Where a run ran: device, versions, commit, date; merged into its JSON."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"CPU, {torch.get_num_threads()} thread(s), {platform.machine()}"
+    try:
+        git = ["git", "-C", str(ROOT.parent), "rev-parse", "--short", "HEAD"]
+        commit = subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        commit = "unknown"
+    versions = {"cdimlib": __version__, "torch": torch.__version__, "numpy": np.__version__,
+                "python": platform.python_version()}
+    return {"device": name, "versions": versions, "commit": commit, "date": datetime.now(UTC).date().isoformat()}
+
+
+def path_of(result: dict, folder: str | Path | None = None) -> Path:
+    """Where a result lives: <folder>/<paper>/<track>-<row>-<data>-<budget>-s<seed>.json."""
+    words = [result["track"], result["row"], result["data"]["name"], result.get("budget", ""), f"s{result['seed']}"]
+    stem = "-".join(str(w).replace("/", "_").replace(",", "_").replace(" ", "_") for w in words if w)
+    return Path(folder or ROOT / "results") / result["paper"] / f"{stem}.json"
+
+
+def check(result: dict, source: str = "result") -> dict:
+    """The result itself, or a ValueError that names what is missing."""
+    missing = [name for name in REQUIRED if name not in result]
+    if missing:
+        raise ValueError(f"{source} lacks {', '.join(missing)}: it was not written by cdimlib.results.save; run it again")
+    for name, values in result["metrics"].items():
+        if not {"acc@1", "acc@10", "first_rank"} <= values.keys():
+            raise ValueError(f"{source}: metrics of {name!r} need acc@1, acc@10 and first_rank")
+    return result
+
+
+def save(result: dict, folder: str | Path | None = None) -> Path:
+    """Write one result atomically; returns its path."""
+    check(result)
+    path = path_of(result, folder)
+    text = json.dumps(result, indent=1, default=_plain)
+    # lists of numbers on one line: the files stay readable and small
+    text = _one_line_lists(text)
+    save_atomically(path, lambda part: part.write_text(text + "\n"))
+    return path
+
+
+def load(paper: str, folder: str | Path | None = None, **where) -> list[dict]:
+    """All committed results of a paper whose fields equal ``where`` (``track="modern"``, ``row="ours"``), by file name."""
+    found = []
+    for path in sorted((Path(folder or ROOT / "results") / paper).glob("*.json")):
+        try:
+            result = check(json.loads(path.read_text()), str(path))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is not valid JSON ({error}): restore it or delete it and run again") from error
+        if all(result.get(k) == v for k, v in where.items()):
+            found.append(result)
+    seen = {}
+    for result in found:
+        key = path_of(result, ".")
+        if key in seen:
+            raise ValueError(f"two results of one run: {key}; delete one of them")
+        seen[key] = result
+    return found
+
+
+def paper_table(paper: str, table: int | None = None) -> pd.DataFrame:
+    """A table as printed in the paper: columns table, dataset, protocol, method, metric, value."""
+    frame = pd.read_csv(ROOT / "papers" / f"{paper}.csv", dtype={"table": int}, keep_default_na=False)
+    if table is None:
+        return frame
+    if table not in set(frame["table"]):
+        raise ValueError(f"{paper}.csv has no table {table}; it has {sorted(set(frame['table']))}")
+    return frame[frame["table"] == table]
+
+
+def spread(runs: list[dict], dataset: str, metric: str = "acc@1") -> tuple[float, float, int]:
+    """Mean, standard deviation over seeds (ddof 1; nan for one run) and number of runs of one metric."""
+    values = [r["metrics"][dataset][metric] for r in runs if dataset in r["metrics"]]
+    if not values:
+        return float("nan"), float("nan"), 0
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan"), len(values)
+
+
+def compare(
+    paper: str, table: int, rows: dict[str, str], *, metrics=("acc@1", "acc@10"), datasets=None, folder=None, **where
+) -> pd.DataFrame:
+    """Side by side: the paper's number and ours (mean and spread over seeds), one line per data set and method.
+
+    rows: method as printed in the paper -> our row. A method without a run stays in the table as "not run".
+    where: further fields our results must have (``track="modern"``, ``budget=...``).
+    """
+    printed = paper_table(paper, table)
+    lines = []
+    for dataset in datasets or printed["dataset"].unique():
+        part = printed[printed["dataset"] == dataset]
+        for method in part["method"].unique():
+            runs = load(paper, folder, row=rows[method], **where) if method in rows else []
+            line = {"data": dataset, "method": method}
+            for metric in metrics:
+                value = part[(part["method"] == method) & (part["metric"] == metric)]["value"]
+                mean, sd, count = spread(runs, dataset, metric)
+                line[f"paper {metric}"] = float(value.iloc[0]) if len(value) else None
+                line[f"ours {metric}"] = f"{mean:.1f} ± {sd:.1f}" if count > 1 else f"{mean:.1f}" if count else "not run"
+            line["seeds"] = count
+            lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def gain(
+    better: list[dict], base: list[dict], dataset: str, *, k: int = 1, samples: int = 4000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Difference of acc.@k in points between two rows, with a 95 % interval: (mean, low, high).
+
+    Paired bootstrap: runs are paired by seed and resampled, and within them the queries are resampled (the same
+    queries for both rows), so the interval covers both the choice of test objects and the luck of training.
+    """
+    pairs = [(a, b) for a in better for b in base if a["seed"] == b["seed"]]
+    if not pairs:
+        raise ValueError("the two rows share no seed: nothing to pair")
+    hit = lambda r: (np.asarray(r["metrics"][dataset]["first_rank"]) <= k).astype(float)  # noqa: E731
+    difference = np.stack([hit(a) - hit(b) for a, b in pairs])  # [seeds, queries]
+    rng = np.random.default_rng(seed)
+    s = rng.integers(len(pairs), size=(samples, len(pairs)))
+    q = rng.integers(difference.shape[1], size=(samples, difference.shape[1]))
+    means = np.array([difference[s[i]][:, q[i]].mean() for i in range(samples)])
+    low, high = np.percentile(means, [2.5, 97.5])
+    return 100 * float(difference.mean()), 100 * float(low), 100 * float(high)
+
+
+def _plain(value):
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"cannot write {type(value).__name__} into a result")
+
+
+def _one_line_lists(text: str) -> str:
+    import re
+
+    return re.sub(r"\[\s+([-\d.,\seE]+?)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m.group(1)) + "]", text)
