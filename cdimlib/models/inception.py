@@ -52,7 +52,7 @@ class InceptionFusion(VectorMatcher):
         if weights not in (None, "imagenet"):
             raise ValueError(f"weights must be None or 'imagenet', not {weights!r}")
         if input_size < SMALLEST:
-            raise ValueError(f"input_size must be at least {SMALLEST} pixels (got {input_size}): Mixed_7b would be empty")
+            raise ValueError(f"input_size must be at least {SMALLEST} pixels (got {input_size}): no map would be left")
         self.fused, self.pooling, self.input_size = fused, pooling, input_size
         self.stages = _stages(weights)
 

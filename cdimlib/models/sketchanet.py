@@ -20,7 +20,7 @@ TAPS = ("conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5", "pool5")
 class SketchANet(nn.Module):
     """Five convolutions and two fully connected layers, an AlexNet for line drawings.
 
-    Input: [N, 1, 225, 225] (any side of at least 99 pixels works; fc6 then has another width).
+    Input: [N, 1, 225, 225] (any side of at least 81 pixels works; fc6 then has another width).
     Output: fc7 [N, 256] without a ReLU. :meth:`stages` returns every named map.
     With ``batch_norm=False`` and 225 pixels it has the 8,249,088 parameters of the released network.
 
@@ -31,8 +31,8 @@ class SketchANet(nn.Module):
 
     def __init__(self, *, input_size: int = 225, batch_norm: bool = False, dropout: float = 0.0, embedding: int = 256):
         super().__init__()
-        if input_size < 99:
-            raise ValueError(f"input_size must be at least 99 pixels (got {input_size}): pool5 would be empty")
+        if input_size < 81:
+            raise ValueError(f"input_size must be at least 81 pixels (got {input_size}): pool5 would be empty")
         self.input_size = input_size
         for name, c_in, c_out, kernel, stride, padding, _ in CONVOLUTIONS:
             conv = nn.Conv2d(c_in, c_out, kernel, stride, padding, bias=not batch_norm)
