@@ -4,18 +4,50 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import qmul
+from . import qmul, table, toyshop
 from .benchmark import Benchmark, pool
 
 
 def names() -> list[str]:
-    """Every name that :func:`load` accepts."""
-    return sorted(["qmul", *(f"qmul/{c}" for c in qmul.CATEGORIES)])
+    """Every name that :func:`load` accepts, besides ``table:<path of a CSV file>``."""
+    return sorted([
+        "qmul", *(f"qmul/{c}" for c in qmul.CATEGORIES), "toy-shop", *(f"toy-shop/{c}" for c in toyshop.CATEGORIES)
+    ])
 
 
 def load(name: str, root: str | Path | None = None, **options) -> Benchmark:
-    if name == "qmul":
+    """A benchmark by its name: train, query and gallery, with identities and domains.
+
+    name: one of :func:`names`:
+
+        - ``"toy-shop"`` (shoes, chairs and handbags pooled) or ``"toy-shop/shoes"`` and so on: drawn by the library,
+          nothing to download. Options: ``size`` ("tiny", "demo", "full"; by default that of the profile) and the
+          knobs of :class:`cdimlib.data.toyshop.ToyShop` (``pixels``, ``seed``, ``distortion``, ``lookalikes``, ...).
+        - ``"qmul"`` or ``"qmul/shoes"`` and so on: the QMUL database of sketches and edge maps, uint8
+          [N, 1, 256, 256]. No options.
+        - ``"table:<path>"``: your own images, listed in a CSV file (:mod:`cdimlib.data.table`). Options: ``size``,
+          ``channels``.
+    root: where the data lies. By default the folder that ``CDIM_DATA`` names is looked at, then the cache; for a table,
+          the folder of the CSV file. The toy shop needs none.
+
+    Raises ValueError for an unknown name or option (and lists the choices), DataNotFound where files are missing.
+    """
+    if name.startswith("table:"):
+        _only(name, options, ("size", "channels"))
+        return table.load(name.removeprefix("table:"), root, **options)
+    if name not in names():
+        raise ValueError(f"unknown benchmark {name!r}: choose from {', '.join(names())}, or table:<path of a CSV file>")
+    source, _, category = name.partition("/")
+    if source == "toy-shop":
+        return toyshop.load_toyshop(category or None, **options)
+    _only(name, options, ())
+    if not category:
         return pool("qmul", [qmul.load_category(c, root) for c in qmul.CATEGORIES])
-    if name.startswith("qmul/"):
-        return qmul.load_category(name.split("/")[1], root)
-    raise ValueError(f"unknown benchmark {name!r}: choose from {', '.join(names())}")
+    return qmul.load_category(category, root)
+
+
+def _only(name: str, options: dict, allowed: tuple[str, ...]) -> None:
+    unknown = sorted(set(options) - set(allowed))
+    if unknown:
+        choices = f"choose from {', '.join(allowed)}" if allowed else "it takes none"
+        raise ValueError(f"unknown option {', '.join(unknown)} of benchmark {name!r}: {choices}")

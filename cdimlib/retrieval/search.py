@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from ..data.benchmark import Benchmark
+from ..data.images import IMAGE_ENDINGS, read_image
 from ..models.matcher import Matcher
 from .metrics import RankMetrics, rank_metrics
-
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 
 
 @torch.inference_mode()
@@ -89,26 +88,13 @@ class Ranking:
 
 def read_folder(folder: str | Path, *, size: int = 256, channels: int = 1) -> tuple[list[Path], Tensor]:
     """Every image of a folder, in name order, on white and resized to a square: paths and uint8 [N, C, size, size]."""
-    from PIL import Image, UnidentifiedImageError
-
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: give the folder that holds the images themselves")
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
     if not paths:
         raise FileNotFoundError(f"{folder} holds no image ({', '.join(IMAGE_ENDINGS)}): is it one level too high?")
-    images = []
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                picture = image.convert("RGBA")
-        except (UnidentifiedImageError, OSError) as error:
-            raise ValueError(f"{path} cannot be read as an image ({error}): remove or replace it") from error
-        paper = Image.new("RGBA", picture.size, "white")
-        flat = Image.alpha_composite(paper, picture).convert("L" if channels == 1 else "RGB").resize((size, size))
-        array = np.array(flat)
-        images.append(torch.from_numpy(array[None] if channels == 1 else array.transpose(2, 0, 1).copy()))
-    return paths, torch.stack(images)
+    return paths, torch.stack([read_image(path, size, channels) for path in paths])
 
 
 def rank_folders(queries: str | Path, gallery: str | Path, matcher: Matcher | None = None, prepare=None, **reading):
