@@ -21,6 +21,9 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+#: what a checkpoint holds
+CHECKPOINT = {"model", "optimizer", "step", "best", "history", "config"}
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -186,14 +189,19 @@ def _resume(path, model, optimizer, history, config):
         state = torch.load(path, weights_only=True, map_location=next(model.parameters()).device)
     except Exception as error:
         raise ValueError(f"{path} cannot be read as a checkpoint ({error}): delete it to start again") from error
+    if not isinstance(state, dict) or not CHECKPOINT <= state.keys():
+        raise ValueError(f"{path} is not a checkpoint that fit() wrote: use another checkpoint file or delete it")
     other = {k: v for k, v in state["config"].items() if v != getattr(config, k, None) and k != "checkpoint_every"}
     if other:
         raise ValueError(
             f"{path} belongs to another configuration ({', '.join(f'{k}={v!r}' for k, v in other.items())}): "
             "use another checkpoint file or delete it"
         )
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{path} belongs to another model ({error}): use another file or delete it") from error
     for name, value in state["history"].items():
         setattr(history, name, [tuple(v) for v in value] if name == "validation" else value)
     return state["step"], state["best"]

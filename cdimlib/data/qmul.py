@@ -52,7 +52,8 @@ MEND = (
 def download(target: str | Path | None = None, address: str = ADDRESS) -> Path:
     """Fetch the database from its authors' repository, every file checked against its SHA-256; needs ``pooch``.
 
-    Returns the folder. A file that does not match its hash is deleted and reported, never kept.
+    Returns the folder. A file that does not match its hash is deleted and reported (ValueError), never kept; a file
+    that cannot be fetched is reported with its address (OSError).
     """
     try:
         import pooch
@@ -61,7 +62,13 @@ def download(target: str | Path | None = None, address: str = ADDRESS) -> Path:
     target = Path(target) if target else cache_dir() / FOLDERS[0]
     fetcher = pooch.create(path=target, base_url=address, registry={k: f"sha256:{v}" for k, v in SHA256.items()})
     for name in SHA256:
-        fetcher.fetch(name, progressbar=False)
+        try:
+            fetcher.fetch(name, progressbar=False)
+        except OSError as error:
+            raise OSError(
+                f"{name} could not be fetched from {address} ({error}): try again later, or copy the files yourself "
+                "and pass root= (or set CDIM_DATA)"
+            ) from error
     return target
 
 

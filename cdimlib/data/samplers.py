@@ -23,10 +23,12 @@ class PairSampler:
     """Batches of matching (sketch, photo) pairs, ``per_group`` distinct identities from every category.
 
     ``sampler(seed, step)`` -> (photo index [B], sketch index [B], group [B]). Within a category the identities come in
-    random order without replacement until all have been seen, then in a new order.
+    random order without replacement until too few are left for a batch, then in a new order.
     """
 
     def __init__(self, split: Split, per_group: int):
+        if per_group < 1:
+            raise ValueError(f"per_group must be at least 1 (got {per_group}): pairs of each category in a batch")
         photo, sketch = index_by_identity(split, PHOTO), index_by_identity(split, SKETCH)
         groups = np.zeros(len(split), int) if split.groups is None else split.groups
         self.pairs = []
@@ -70,13 +72,21 @@ class TripletSampler:
         self.photo, self.sketch = index_by_identity(split, PHOTO), index_by_identity(split, SKETCH)
         self.ids = np.array(sorted(set(self.photo) & set(self.sketch)))
         self.batch_size, self.hard_ratio = batch_size, hard_ratio
-        self.judged = None
+        self.judged, near = None, {int(i): [i] for i in self.ids}
+        if triplets is not None and len(self.ids) and self.ids[-1] >= len(triplets):
+            raise ValueError(f"there are judgements for {len(triplets)} sketches, none for identity {self.ids[-1]}")
         if triplets is not None:  # judgements about identities that are not in the split (validation) are left out
             known = np.isin(triplets, self.ids).all(axis=2)
             self.judged = {int(i): triplets[i][known[i]] for i in self.ids}
             self.ids = np.array([i for i in self.ids if len(self.judged[int(i)])])
             if not len(self.ids):
                 raise ValueError("no training sketch has a judgement about two photos of the training set")
+            near = {int(i): triplets[i].ravel() for i in self.ids}  # with those that only left-out judgements mention
+        photos = np.array(sorted(self.photo))
+        self.others = {anchor: np.setdiff1d(photos, annotated) for anchor, annotated in near.items()}
+        for anchor, others in self.others.items():
+            if not len(others) and (hard_ratio < 1 or self.judged is None):
+                raise ValueError(f"every photo is annotated for sketch {anchor}: no other is left, use hard_ratio=1")
 
     def __call__(self, seed: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rng = np.random.default_rng([seed, step])
@@ -86,13 +96,11 @@ class TripletSampler:
 
     def _draw(self, anchor: int, rng: np.random.Generator) -> tuple[int, int, int]:
         if self.judged is None:
-            positive, near = anchor, np.array([anchor])
-            negative = None
+            positive, negative = anchor, None
         else:
             judged = self.judged[anchor]
             positive, negative = judged[rng.integers(len(judged))]
-            near = np.unique(judged)
         if negative is None or rng.random() >= self.hard_ratio:
-            others = np.array(sorted(self.photo.keys() - set(near.tolist())))
+            others = self.others[anchor]
             negative = others[rng.integers(len(others))]
         return self.sketch[anchor], self.photo[int(positive)], self.photo[int(negative)]
