@@ -188,8 +188,9 @@ def _resume(path, model, optimizer, history, config):
     try:
         state = torch.load(path, weights_only=True, map_location=next(model.parameters()).device)
     except Exception as error:
-        raise ValueError(f"{path} cannot be read as a checkpoint ({error}): delete it to start again") from error
-    if not isinstance(state, dict) or not CHECKPOINT <= state.keys():
+        what = type(error).__name__  # torch's own text is long, and advises to load the file unsafely
+        raise ValueError(f"{path} cannot be read as a checkpoint ({what}): delete it to start again") from error
+    if not isinstance(state, dict) or not state.keys() >= CHECKPOINT:
         raise ValueError(f"{path} is not a checkpoint that fit() wrote: use another checkpoint file or delete it")
     other = {k: v for k, v in state["config"].items() if v != getattr(config, k, None) and k != "checkpoint_every"}
     if other:
@@ -201,7 +202,8 @@ def _resume(path, model, optimizer, history, config):
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{path} belongs to another model ({error}): use another file or delete it") from error
+        what = " ".join(str(error).split())
+        raise ValueError(f"{path} belongs to another model ({what}): use another file or delete it") from error
     for name, value in state["history"].items():
         setattr(history, name, [tuple(v) for v in value] if name == "validation" else value)
     return state["step"], state["best"]

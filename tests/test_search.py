@@ -1,0 +1,211 @@
+"""Search: encode once, score in chunks, rank two folders."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from torch import nn
+
+from cdimlib.data import PHOTO, SKETCH, Benchmark, Split
+from cdimlib.models.matcher import MultiView, VectorMatcher
+from cdimlib.models.midlevel import SketchFusion
+from cdimlib.retrieval import encode, evaluate, rank_folders, similarity
+from cdimlib.retrieval.search import read_folder
+
+
+class Small(VectorMatcher):
+    """A network with dropout and batch norm, so that the mode it is in can be seen in its output."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10), nn.Dropout(0.5))
+
+    def encode(self, images):
+        return self.net(images)
+
+
+class Broken(Small):
+    def encode(self, images):
+        raise RuntimeError("out of order")
+
+
+@pytest.fixture
+def images():
+    return torch.randint(256, (11, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+class TestEncode:
+    @pytest.mark.parametrize("mode", [True, False])
+    def test_mode_is_eval_inside_and_restored_outside(self, images, mode):
+        matcher = Small().train(mode)
+        features = encode(matcher, images)
+        assert matcher.training is mode and all(m.training is mode for m in matcher.modules())
+        with torch.no_grad():
+            assert torch.equal(features, matcher.eval().encode(images.float()))
+
+    def test_mode_is_restored_after_a_failure(self, images):
+        matcher = Broken().train()
+        with pytest.raises(RuntimeError, match="out of order"):
+            encode(matcher, images)
+        assert matcher.training
+
+    @pytest.mark.parametrize("batch_size", [1, 3, 11, 64])
+    def test_batch_size_does_not_matter(self, images, batch_size):
+        torch.testing.assert_close(encode(Small(), images, batch_size=batch_size), encode(Small(), images))
+
+    def test_order_and_preparation(self, images):
+        seen = []
+
+        def prepare(batch):
+            seen.append((len(batch), batch.dtype))
+            return batch.float() / 255
+
+        features = encode(Small(), images, prepare, batch_size=4)
+        assert seen == [(4, torch.uint8), (4, torch.uint8), (3, torch.uint8)]
+        one = encode(Small(), images[9:10], lambda batch: batch.float() / 255)
+        torch.testing.assert_close(features[9:10], one)
+
+    def test_no_gradient_is_kept(self, images):
+        assert not encode(Small(), images).requires_grad
+
+    def test_nothing_to_encode(self, images):
+        with pytest.raises(ValueError, match="no images to encode"):
+            encode(Small(), images[:0])
+
+
+class TestSimilarity:
+    @pytest.mark.parametrize("chunk", [1, 2, 5, 7, 4096])
+    def test_chunk_does_not_matter(self, images, chunk):
+        features = encode(Small(), images)
+        whole = Small().score(features[:4], features[4:])
+        torch.testing.assert_close(similarity(Small(), features[:4], features[4:], chunk=chunk), whole)
+        assert whole.shape == (4, 7)
+
+    def test_views_are_chunked_too(self, images):
+        matcher = MultiView(Small(), lambda batch: torch.stack([batch, batch.flip(-1)], dim=1))
+        features = encode(matcher, images)
+        assert features.shape == (11, 2, 10)
+        whole = matcher.score(features[:4], features[4:])
+        torch.testing.assert_close(similarity(matcher, features[:4], features[4:], chunk=3), whole)
+
+    def test_nothing_to_score(self, images):
+        with pytest.raises(ValueError, match="nothing to score: 0 queries, 11 gallery images"):
+            similarity(Small(), torch.zeros(0, 10), encode(Small(), images))
+
+
+class TestEvaluate:
+    def test_against_a_loop(self):
+        """Rank of each sketch's own photo, counted one by one."""
+        generator = torch.Generator().manual_seed(0)
+        photos = torch.randint(256, (9, 1, 99, 99), generator=generator, dtype=torch.uint8)
+        noise = torch.randint(256, (9, 1, 99, 99), generator=generator, dtype=torch.uint8)
+        sketches = ((photos.int() + 2 * noise.int()) // 3).to(torch.uint8)
+        ids = np.arange(9)
+        bench = Benchmark("toy", *[Split(x, ids, np.full(9, c)) for x, c in
+                                   ((photos, PHOTO), (sketches, SKETCH), (photos, PHOTO))])  # fmt: skip
+        torch.manual_seed(0)
+        matcher = SketchFusion("conv5", input_size=99).eval()
+        metrics = evaluate(matcher, bench, lambda batch: batch.float() / 255, batch_size=4)
+        with torch.no_grad():
+            query, gallery = matcher.encode(sketches.float() / 255), matcher.encode(photos.float() / 255)
+        ranks = []
+        for q in range(9):
+            distances = [(query[q] - gallery[g]).norm().item() for g in range(9)]
+            ranks.append(1 + sum(d < distances[q] for d in distances))
+        assert metrics.first_rank.tolist() == ranks and len(set(ranks)) > 1
+        assert metrics.accuracy(1) == pytest.approx(100 * ranks.count(1) / 9)
+        assert metrics.mean_ap == pytest.approx(np.mean([1 / r for r in ranks]))
+
+
+def draw(path, shape, shift=0, background="white", mode="RGB"):
+    """A circle, a square, a triangle or a bar in black."""
+    image = Image.new(mode, (90, 90), background)
+    pen = ImageDraw.Draw(image)
+    left, top, right, bottom = 20 + shift, 20 + shift, 70 + shift, 70 + shift
+    ink = (0, 0, 0, 255) if mode == "RGBA" else "black"
+    if shape == "circle":
+        pen.ellipse((left, top, right, bottom), outline=ink, width=3)
+    elif shape == "square":
+        pen.rectangle((left, top, right, bottom), outline=ink, width=3)
+    elif shape == "triangle":
+        pen.polygon([(left, bottom), (right, bottom), (45 + shift, top)], outline=ink, width=3)
+    else:
+        pen.line((left, 45 + shift, right, 45 + shift), fill=ink, width=3)
+    image.save(path)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Four drawings, and the same four moved by two pixels in another order of names."""
+    sketches, photos = tmp_path / "sketches", tmp_path / "photos"
+    sketches.mkdir()
+    photos.mkdir()
+    for number, shape in enumerate(("triangle", "circle", "bar", "square")):
+        draw(sketches / f"{shape}.png", shape, shift=2)
+        draw(photos / f"{number}_{shape}.bmp", shape)
+    (photos / "notes.txt").write_text("not an image")
+    return sketches, photos
+
+
+class TestFolders:
+    def test_three_lines_rank_two_folders(self, folders):
+        """The default matcher needs no training."""
+        ranking = rank_folders(*folders)
+        top = ranking.top(4)
+        assert list(top) == ["bar.png", "circle.png", "square.png", "triangle.png"]
+        for name, ranked in top.items():
+            scores = [score for _, score in ranked]
+            assert scores == sorted(scores, reverse=True) and len(ranked) == 4
+            assert ranked[0][0].endswith(f"{name.removesuffix('.png')}.bmp")
+
+    def test_with_a_matcher_and_its_preparation(self, folders):
+        class Pixels(VectorMatcher):
+            def encode(self, images):
+                return images.flatten(1)
+
+        ranking = rank_folders(*folders, Pixels(), lambda images: images.float() / 255, size=30)
+        assert ranking.similarity.shape == (4, 4) and ranking.query_images.shape == (4, 1, 30, 30)
+        q, g = ranking.query_images.float() / 255, ranking.gallery_images.float() / 255
+        for i in range(4):
+            for j in range(4):
+                expected = -(q[i] - g[j]).pow(2).sum().sqrt().item()
+                assert ranking.similarity[i, j] == pytest.approx(expected, rel=1e-4)
+        assert [name for name, _ in ranking.top(1)["circle.png"]] == ["1_circle.bmp"]
+
+    def test_show_draws_the_ranked_pictures(self, folders):
+        pytest.importorskip("cdimlib.plots")
+        import matplotlib.pyplot as plt
+
+        figure = rank_folders(*folders).show(k=3, rows=2)
+        shown = [ax for ax in figure.axes if ax.images]
+        assert len(shown) == 2 * (1 + 3)
+        plt.close(figure)
+
+    def test_missing_and_empty_folders(self, folders, tmp_path):
+        sketches, _ = folders
+        with pytest.raises(FileNotFoundError, match=r"nowhere is not a folder: give the folder that holds"):
+            rank_folders(sketches, tmp_path / "nowhere")
+        with pytest.raises(FileNotFoundError, match=r"holds no image \(.png, .*one level too high"):
+            rank_folders(sketches, tmp_path)
+
+    def test_a_file_that_is_no_image(self, folders):
+        sketches, photos = folders
+        (photos / "0_broken.png").write_bytes((photos / "1_circle.bmp").read_bytes()[:40])
+        with pytest.raises(ValueError, match=r"0_broken.png cannot be read as an image .*remove or replace it"):
+            rank_folders(sketches, photos)
+
+    def test_transparent_paper_is_white(self, tmp_path):
+        draw(tmp_path / "a.png", "circle", background=(0, 0, 0, 0), mode="RGBA")
+        draw(tmp_path / "b.png", "circle")
+        paths, images = read_folder(tmp_path, size=90)
+        assert [p.name for p in paths] == ["a.png", "b.png"] and images.dtype == torch.uint8
+        assert torch.equal(images[0], images[1]) and images[0, 0, 0, 0] == 255 and images.min() == 0
+
+    def test_colour(self, tmp_path):
+        Image.new("RGB", (10, 20), (10, 200, 30)).save(tmp_path / "green.png")
+        _, images = read_folder(tmp_path, size=4, channels=3)
+        assert images.shape == (1, 3, 4, 4) and images[0, :, 2, 2].tolist() == [10, 200, 30]
+        assert read_folder(tmp_path, size=4)[1].shape == (1, 1, 4, 4)
