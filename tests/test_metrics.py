@@ -1,0 +1,197 @@
+"""CMC and average precision against hand-computed ranks, scikit-learn and a slow reference that sorts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
+
+from cdimlib.retrieval import average_precision, rank_metrics
+
+
+def slow_reference(similarity, query_ids, gallery_ids, query_cams=None, gallery_cams=None):
+    """Per query: (rank of the first match, AP by rectangles, AP by trapezoids), or None if it is skipped.
+
+    Walks down the sorted list, and computes the trapezoids as Market-1501's evaluation code does.
+    """
+    out = []
+    for q in range(len(query_ids)):
+        listed = []
+        for g in range(len(gallery_ids)):
+            match = gallery_ids[g] == query_ids[q]
+            if match and query_cams is not None and gallery_cams[g] == query_cams[q]:
+                continue
+            listed.append((-float(similarity[q][g]), bool(match)))
+        listed.sort()  # False sorts before True: at equal scores the wrong image comes first
+        matches = [match for _, match in listed]
+        total = sum(matches)
+        if not total:
+            out.append(None)
+            continue
+        rectangle = trapezoid = 0.0
+        found, old_precision = 0, 1.0
+        for rank, match in enumerate(matches, start=1):
+            found += match
+            precision = found / rank
+            if match:
+                rectangle += precision / total
+                trapezoid += (old_precision + precision) / 2 / total
+            old_precision = precision
+        out.append((matches.index(True) + 1, rectangle, trapezoid))
+    return out
+
+
+def test_hand_computed_average_precision():
+    # rectangle: (1/1 + 2/2 + 3/4 + 4/7) / 4; trapezoid: ((1 + 1) + (1 + 1) + (2/3 + 3/4) + (3/6 + 4/7)) / 8
+    assert average_precision([1, 2, 4, 7]) == pytest.approx((1 + 1 + 3 / 4 + 4 / 7) / 4)
+    assert average_precision([7, 1, 4, 2]) == pytest.approx(0.8304, abs=5e-5)  # the order of the ranks is no matter
+    assert average_precision([1, 2, 4, 7], "trapezoid") == pytest.approx(0.8110, abs=5e-5)
+    assert average_precision([5]) == pytest.approx(0.2)
+    assert average_precision([5], "trapezoid") == pytest.approx(0.1)
+    assert average_precision([1]) == average_precision([1], "trapezoid") == 1.0
+
+
+def test_five_items_by_hand():
+    similarity = [[0.9, 0.8, 0.7, 0.6, 0.5], [0.1, 0.2, 0.3, 0.4, 0.5]]
+    metrics = rank_metrics(np.array(similarity), [1, 2], [1, 3, 1, 2, 2])
+    # query 0: matches at ranks 1 and 3; query 1: order is items 4, 3, 2, 1, 0, matches at ranks 1 and 2
+    assert metrics.first_rank.tolist() == [1, 1]
+    assert metrics.average_precision.tolist() == pytest.approx([(1 + 2 / 3) / 2, 1.0])
+    assert metrics.cmc.tolist() == [1.0] * 5
+    assert (metrics.num_valid, metrics.definition) == (2, "rectangle")
+
+
+def test_first_rank_cmc_and_accuracy():
+    similarity = np.array([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [1.0, 2.0, 3.0]])
+    metrics = rank_metrics(similarity, [0, 1, 2, 2], [0, 1, 2])
+    assert metrics.first_rank.tolist() == [1, 2, 3, 1]
+    assert metrics.cmc.tolist() == [0.5, 0.75, 1.0]
+    assert [metrics.accuracy(k) for k in (1, 2, 3, 10)] == [50.0, 75.0, 100.0, 100.0]
+    assert metrics.mean_ap == pytest.approx((1 + 1 / 2 + 1 / 3 + 1) / 4)
+    with pytest.raises(ValueError, match="k must be at least 1"):
+        metrics.accuracy(0)
+
+
+def test_ties_are_broken_against_us():
+    # everything looks the same: a match is found after every wrong image, whatever the order of the gallery
+    for gallery in ([7, 1, 2, 3], [1, 2, 3, 7]):
+        assert rank_metrics(np.zeros((1, 4)), [7], gallery).first_rank.tolist() == [4]
+    metrics = rank_metrics(np.array([[0.5, 0.5, 0.2]]), [1], [1, 2, 1])
+    assert metrics.average_precision[0] == pytest.approx((1 / 2 + 2 / 3) / 2)
+
+
+def test_same_camera_is_ignored_and_not_counted_as_a_rank():
+    similarity = np.array([[0.9, 0.8, 0.7]])
+    metrics = rank_metrics(similarity, [1], [1, 2, 1], [0], [0, 0, 1])
+    assert metrics.first_rank.tolist() == [2]  # item 0 is gone, the wrong item 1 of the same camera stays
+    assert metrics.average_precision[0] == pytest.approx(1 / 2)
+    assert rank_metrics(similarity, [1], [1, 2, 1]).first_rank.tolist() == [1]
+
+
+def test_queries_without_a_match_are_skipped():
+    metrics = rank_metrics(np.eye(3), [0, 1, 9], [0, 1, 2])
+    assert metrics.num_valid == 2
+    assert metrics.first_rank.tolist() == [1, 1, 0]
+    assert np.isnan(metrics.average_precision[2])
+    assert (metrics.mean_ap, metrics.accuracy(1)) == (1.0, 100.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_agrees_with_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    similarity = rng.standard_normal((12, 40))
+    query_ids, gallery_ids = rng.integers(6, size=12), np.concatenate([np.arange(6), rng.integers(6, size=34)])
+    metrics = rank_metrics(similarity, query_ids, gallery_ids)
+    expected = [average_precision_score(gallery_ids == i, row) for i, row in zip(query_ids, similarity, strict=True)]
+    np.testing.assert_allclose(metrics.average_precision, expected)
+    assert metrics.mean_ap == pytest.approx(np.mean(expected))
+
+
+@st.composite
+def cases(draw):
+    """Small matrices with few distinct scores, identities and cameras: full of ties, junk and matchless queries."""
+    queries, gallery = draw(st.integers(1, 5)), draw(st.integers(1, 9))
+    scores = st.integers(-3, 3).map(lambda v: v / 4)
+    row = st.lists(scores, min_size=gallery, max_size=gallery)
+    similarity = draw(st.lists(row, min_size=queries, max_size=queries))
+    label = lambda n, high: draw(st.lists(st.integers(0, high), min_size=n, max_size=n))  # noqa: E731
+    cams = draw(st.booleans())
+    return (
+        np.array(similarity), label(queries, 3), label(gallery, 3),
+        label(queries, 1) if cams else None, label(gallery, 1) if cams else None,
+    )
+
+
+@given(cases(), st.booleans())
+def test_agrees_with_the_slow_reference(case, as_torch):
+    similarity = case[0]
+    expected = slow_reference(*case)
+    if as_torch:
+        similarity = torch.tensor(similarity, requires_grad=True)
+        tensor = lambda v: None if v is None else torch.tensor(v)  # noqa: E731
+        labels = [tensor(v) for v in case[1:]]
+    else:
+        labels = case[1:]
+    arguments = (similarity, *labels)
+    valid = [e for e in expected if e is not None]
+    if not valid:
+        with pytest.raises(ValueError, match="has a match in the gallery"):
+            rank_metrics(*arguments)
+        return
+    for place, definition in ((1, "rectangle"), (2, "trapezoid")):
+        metrics = rank_metrics(*arguments, average_precision=definition)
+        assert metrics.num_valid == len(valid)
+        assert metrics.first_rank.tolist() == [e[0] if e else 0 for e in expected]
+        np.testing.assert_allclose(metrics.average_precision, [e[place] if e else np.nan for e in expected])
+        assert metrics.mean_ap == pytest.approx(np.mean([e[place] for e in valid]))
+        assert metrics.definition == definition
+        size = len(case[2])
+        assert metrics.cmc.tolist() == pytest.approx([np.mean([e[0] <= k for e in valid]) for k in range(1, size + 1)])
+        assert (np.diff(metrics.cmc) >= 0).all()
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=8, unique=True))
+def test_trapezoid_never_exceeds_rectangle(ranks):
+    rectangle, trapezoid = average_precision(ranks), average_precision(ranks, "trapezoid")
+    assert 0 < trapezoid <= rectangle <= 1
+    assert rectangle - trapezoid <= np.mean(1 / (2 * np.array(ranks))) + 1e-12  # (r - k) / (2 r (r - 1)) <= 1 / (2 r)
+
+
+def test_half_precision_scores_are_ranked():
+    similarity = torch.tensor([[0.5, 1.0], [2.0, 0.25]], dtype=torch.bfloat16)
+    assert rank_metrics(similarity, [1, 0], [0, 1]).first_rank.tolist() == [1, 1]
+
+
+def call(similarity, query_ids, gallery_ids, **options):
+    return lambda: rank_metrics(np.array(similarity), query_ids, gallery_ids, **options)
+
+
+ERRORS = {
+    "shape": (call(np.zeros((2, 3)), [0, 1], [0, 1]), r"shape \(2, 3\).*2 queries.*2 gallery"),
+    "vector": (call(np.zeros(3), [0], [0, 1, 2]), r"must be a matrix \[Q, G\]"),
+    "one camera list": (call([[0.0]], [0], [0], query_cams=[0]), "together, or neither"),
+    "camera counts": (call([[0.0, 0.0]], [0], [0, 0], query_cams=[0], gallery_cams=[1]), r"1 and 1 cameras .*\(1, 2\)"),
+    "nan": (call([[np.nan, 0.0]], [0], [0, 1]), "contains NaN"),
+    "definition": (call([[0.0]], [0], [0], average_precision="area"), "rectangle, trapezoid, not 'area'"),
+    "no match": (
+        call(np.zeros((2, 2)), [0, 5], [0, 1], query_cams=[0, 0], gallery_cams=[0, 1]),
+        "none of the 2 queries.*1 have matches from their own camera only.*1 have no gallery image",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_one_clear_error(name):
+    judge, message = ERRORS[name]
+    with pytest.raises(ValueError, match=message):
+        judge()
+
+
+def test_errors_of_average_precision():
+    with pytest.raises(ValueError, match="a query without a match"):
+        average_precision([])
+    with pytest.raises(ValueError, match="not 'area'"):
+        average_precision([1], "area")
