@@ -1,0 +1,68 @@
+# Two commands do the work: `make book` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+PY := $(VENV)/bin/python
+# The environment is made again only when what it is made from has changed.
+STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
+NOTEBOOKS := $(sort $(wildcard book/*.ipynb book/*/*.ipynb))
+CELL_TIMEOUT ?= 300
+PORT ?= 8000
+P ?=
+
+.PHONY: help install book test test-library test-notebooks test-book smoke-book serve lint bench full rehost clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## the virtual environment (made when another command needs it)
+
+$(STAMP): pyproject.toml constraints.txt
+	@tools/make_venv.sh "$(PYTHON)" "$(VENV)"
+	@rm -f $(VENV)/.installed-* && touch $@
+
+book: $(STAMP) ## execute the chapters and render the book
+	@$(PY) tools/build_book.py --profile demo
+
+test: ## everything below: library, notebooks, book
+	@$(MAKE) --no-print-directory test-library
+	@$(MAKE) --no-print-directory test-notebooks
+	@$(MAKE) --no-print-directory test-book
+
+test-library: export CDIM_PROFILE = smoke
+test-library: $(STAMP) ## the library, the commands, the project's files
+	$(PY) -m pytest tests --ignore=tests/test_book.py --ignore=tests/test_browser.py --durations=10
+
+test-notebooks: export CDIM_PROFILE = smoke
+test-notebooks: $(STAMP) ## every notebook, executed by nbval in the smoke profile
+	$(if $(NOTEBOOKS),,$(error there is no notebook below book/))
+	$(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) --durations=10 $(NOTEBOOKS)
+
+test-book: smoke-book ## the book's structure, and the rendered pages in a browser
+	$(PY) -m pytest tests/test_book.py tests/test_browser.py --durations=5
+
+smoke-book: $(STAMP) ## a quick book in the smoke profile, in _build/smoke
+	@$(PY) tools/build_book.py --profile smoke --out _build/smoke
+
+serve: ## open the book at http://localhost:8000 (PORT=... for another)
+	@test -f _build/html/index.html || { echo "There is no book yet: run 'make book' first" >&2; exit 1; }
+	@echo "The book is at http://localhost:$(PORT) (Ctrl-C stops)"
+	@$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+lint: $(STAMP) ## ruff (also on notebooks) and codespell
+	$(PY) -m ruff check .
+	$(VENV)/bin/codespell
+
+bench: $(STAMP) ## the benchmarks of the library
+	$(PY) -m pytest tests/benchmarks -s
+
+full: $(STAMP) ## a full run: NB=book/experiments/x.ipynb P="-p name value"; the output goes to runs/
+	@test -n "$(NB)" || { echo 'Which notebook? make full NB=book/experiments/x.ipynb P="-p name value"' >&2; exit 2; }
+	@$(PY) tools/run_notebook.py "$(NB)" $(P)
+
+rehost: ## another repository address everywhere: URL=https://github.com/owner/name
+	@test -n "$(URL)" || { echo "Which address? make rehost URL=https://github.com/owner/name" >&2; exit 2; }
+	@$(PYTHON) tools/rehost.py "$(URL)"
+
+clean: ## remove what was built (not the virtual environment)
+	rm -rf _build .pytest_cache .ruff_cache
