@@ -83,6 +83,7 @@ class Ranking:
             self.query_images[:rows], [self.gallery_images[o] for o in order],
             query_names=[p.stem for p in self.query_paths[:rows]],
             gallery_names=[[self.gallery_paths[g].stem for g in o] for o in order],
+            scores=[self.similarity[q, o] for q, o in enumerate(order)],
         )
 
 

@@ -1,0 +1,222 @@
+"""Every figure of the book: one theme, one palette, one font size. Each function returns the Figure it drew.
+
+Images are uint8 tensors or arrays, [H, W], [1, H, W] or [3, H, W]; line drawings are shown in grey. In a notebook, end
+the cell with a semicolon, or nothing but the figure shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+RIGHT, WRONG = "#0b7d3e", "#c0392b"  # frames, beside the words "right" and "wrong" for those who see no difference
+FONT = 9
+
+
+def style() -> None:
+    """The look of all figures: seaborn's theme and colour-blind palette, white paper, one font size."""
+    sns.set_theme(
+        style="whitegrid", palette="colorblind",
+        rc={
+            "figure.dpi": 110, "savefig.dpi": 110, "font.size": FONT, "axes.titlesize": FONT, "axes.labelsize": FONT,
+            "xtick.labelsize": FONT - 1, "ytick.labelsize": FONT - 1, "legend.fontsize": FONT - 1,
+            "figure.titlesize": FONT + 1, "figure.facecolor": "white", "savefig.facecolor": "white",
+            "axes.facecolor": "white", "axes.edgecolor": "0.6", "grid.color": "0.9",
+            "figure.constrained_layout.use": True,
+        },
+    )
+
+
+def _picture(image) -> np.ndarray:
+    """[H, W], [1, H, W] or [3, H, W] -> what matplotlib draws."""
+    array = np.asarray(image)
+    if array.ndim == 3:
+        array = array[0] if array.shape[0] == 1 else array.transpose(1, 2, 0)
+    if array.ndim != 2 and not (array.ndim == 3 and array.shape[-1] == 3):
+        raise ValueError(f"an image must be [H, W], [1, H, W] or [3, H, W]; got shape {np.shape(image)}")
+    return array
+
+
+def _show(axes, image, title: str | None = None, frame: str | None = None, width: float = 2.5) -> None:
+    """One image without ticks, framed in grey or in the colour given."""
+    array = _picture(image)
+    axes.imshow(array, cmap="gray", vmin=0, vmax=255 if array.dtype == np.uint8 else None, interpolation="bilinear")
+    axes.set(xticks=[], yticks=[])
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set(visible=True, color=frame or "0.8", linewidth=width if frame else 0.6)
+    if title:
+        axes.set_title(title, pad=3)
+
+
+def image_grid(
+    images: Sequence, titles: Sequence[str] | None = None, columns: int = 6, *, row_names: Sequence[str] | None = None,
+    size: float = 1.1,
+) -> Figure:
+    """Images side by side, ``columns`` in a row; ``row_names`` stand on the left; ``size`` is inches per image."""
+    count = len(images)
+    if count == 0:
+        raise ValueError("there is no image to show")
+    if titles is not None and len(titles) != count:
+        raise ValueError(f"{len(titles)} titles for {count} images")
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    extra = 0.2 if titles is not None else 0.0
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * size, rows * (size + extra)), squeeze=False)
+    for number, ax in enumerate(axes.flat):
+        if number < count:
+            _show(ax, images[number], titles[number] if titles is not None else None)
+        else:
+            ax.axis("off")
+    for ax, name in zip(axes[:, 0], row_names or (), strict=False):
+        ax.set_ylabel(name)
+    return figure
+
+
+def ranked_lists(
+    query_images: Sequence, gallery_images: Sequence[Sequence], *, query_names: Sequence[str] | None = None,
+    gallery_names: Sequence[Sequence[str]] | None = None, correct=None, scores=None, size: float = 1.15,
+) -> Figure:
+    """One row per query: the query, then its best gallery images, best first.
+
+    gallery_images: for every query its k images, best first. correct: booleans [Q, k]; frames an image green when it
+    shows the query's identity and red when not, and ticks its title. scores: numbers [Q, k], under the images.
+    """
+    rows, columns = len(query_images), max((len(g) for g in gallery_images), default=0)
+    if rows == 0 or columns == 0:
+        raise ValueError(f"nothing to show: {rows} queries with up to {columns} gallery images each")
+    shape = {"figsize": ((columns + 1.25) * size, rows * (size + 0.22)), "squeeze": False}
+    figure, axes = plt.subplots(rows, columns + 1, gridspec_kw={"width_ratios": [1.25] + [1] * columns}, **shape)
+    for r in range(rows):
+        name = query_names[r] if query_names is not None else "query"
+        _show(axes[r, 0], query_images[r], name, frame="0.3", width=1.2)
+        for k in range(columns):
+            ax = axes[r, k + 1]
+            if k >= len(gallery_images[r]):
+                ax.axis("off")
+                continue
+            title, frame = gallery_names[r][k] if gallery_names is not None else str(k + 1), None
+            if correct is not None:
+                frame = RIGHT if correct[r][k] else WRONG
+                title = f"{title} {'✓' if correct[r][k] else '✗'}"
+            _show(ax, gallery_images[r][k], title, frame)
+            if scores is not None:
+                ax.set_xlabel(f"{scores[r][k]:.2f}", labelpad=2, fontsize=FONT - 1)
+    return figure
+
+
+def best_matches(benchmark, similarity, queries: Sequence[int] | None = None, k: int = 5) -> Figure:
+    """Ranked lists of a benchmark: query images, and for each the ``k`` best of the gallery with score and frame.
+
+    similarity: [Q, G], higher is more alike; queries: which rows to show (default: the first four).
+    """
+    similarity = np.asarray(similarity)
+    query, gallery = benchmark.query, benchmark.gallery
+    if similarity.shape != (len(query), len(gallery)):
+        raise ValueError(f"similarity has shape {similarity.shape}, expected {(len(query), len(gallery))} (Q, G)")
+    queries = list(range(min(4, len(query)))) if queries is None else list(queries)
+    order = np.argsort(-similarity[queries], axis=1, kind="stable")[:, :k]
+    return ranked_lists(
+        [query.images[q] for q in queries], [gallery.images[o] for o in order],
+        query_names=[f"query {q}" for q in queries],
+        correct=[gallery.ids[o] == query.ids[q] for q, o in zip(queries, order, strict=True)],
+        scores=[similarity[q, o] for q, o in zip(queries, order, strict=True)],
+    )
+
+
+def cmc_curves(curves: Mapping[str, Sequence[float]], ranks: int = 20, *, axes=None) -> Figure:
+    """CMC: share of queries (percent) whose match is among the first k. name -> cmc array, rank 1 first."""
+    axes = axes or _axes()
+    for (name, curve), marker in zip(curves.items(), "osD^vPX*" * len(curves), strict=False):
+        part = 100 * np.asarray(curve)[:ranks]
+        axes.plot(np.arange(1, len(part) + 1), part, marker=marker, markersize=3, label=f"{name} ({part[0]:.1f} at 1)")
+    axes.set(xlabel="rank k", ylabel="queries with a match among the first k (%)", ylim=(0, 102))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(left=0.5)
+    axes.legend()
+    return axes.figure
+
+
+def loss_curves(curves: Mapping[str, Sequence[float]], *, smooth: int = 1, axes=None) -> Figure:
+    """Training losses over the steps; ``smooth`` averages that many neighbouring steps."""
+    axes = axes or _axes()
+    for name, values in curves.items():
+        values = np.asarray(values, float)
+        width = max(1, min(smooth, len(values)))
+        values = np.convolve(values, np.full(width, 1 / width), "valid")
+        axes.plot(np.arange(len(values)) + width, values, label=name)
+    axes.set(xlabel="step", ylabel="loss")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    return axes.figure
+
+
+def lines(
+    x: Sequence, curves: Mapping[str, Sequence[float]], *, xlabel: str, ylabel: str, spread=None, axes=None
+) -> Figure:
+    """Curves over a common x; ``spread``: name -> half widths of a band around a curve."""
+    axes = axes or _axes()
+    for (name, values), marker in zip(curves.items(), "osD^vPX*" * len(curves), strict=False):
+        (line,) = axes.plot(x, values, marker=marker, markersize=4, label=name)
+        if spread and name in spread:
+            middle, half = np.asarray(values), np.asarray(spread[name])
+            axes.fill_between(x, middle - half, middle + half, color=line.get_color(), alpha=0.2)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    if len(curves) > 1:
+        axes.legend()
+    return axes.figure
+
+
+def bars(values: Mapping[str, float], *, xlabel: str, spread: Mapping[str, float] | None = None, axes=None) -> Figure:
+    """Horizontal bars, one per name, with its number beside it; ``spread``: half length of an error bar."""
+    axes = axes or _axes(height=0.35 * len(values) + 0.8)
+    names = list(values)
+    numbers = [values[n] for n in names]
+    error = [spread.get(n, 0) for n in names] if spread else None
+    drawn = axes.barh(names, numbers, xerr=error, color=sns.color_palette()[0], height=0.65)
+    axes.bar_label(drawn, fmt="%.1f", padding=3, fontsize=FONT - 1)
+    axes.invert_yaxis()
+    axes.set(xlabel=xlabel)
+    axes.margins(x=0.12)
+    axes.grid(False, axis="y")
+    return axes.figure
+
+
+def feature_maps(image, maps, titles: Sequence[str] | None = None, columns: int = 6) -> Figure:
+    """An image, then feature maps [C, h, w] in colour, each from its own smallest to its largest value."""
+    maps = np.asarray(maps)
+    columns = min(columns, len(maps) + 1)
+    rows = -(-(len(maps) + 1) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.2 * columns, 1.4 * rows), squeeze=False)
+    _show(axes[0, 0], image, "image")
+    for number, ax in enumerate(axes.flat[1:]):
+        if number >= len(maps):
+            ax.axis("off")
+            continue
+        ax.imshow(maps[number], cmap="viridis", interpolation="nearest")
+        ax.set(xticks=[], yticks=[], title=titles[number] if titles is not None else f"channel {number}")
+        ax.grid(False)
+    return figure
+
+
+def matrix(
+    values, row_names: Sequence[str], column_names: Sequence[str], *, fmt: str = ".2f", title: str = ""
+) -> Figure:
+    """A small matrix as a heat map with its numbers, for instance similarities [Q, G]."""
+    values = np.asarray(values)
+    figure, axes = plt.subplots(figsize=(0.75 * values.shape[1] + 1.2, 0.45 * values.shape[0] + 0.9))
+    sns.heatmap(values, annot=True, fmt=fmt, cmap="crest", cbar=False, linewidths=1, ax=axes,
+                xticklabels=list(column_names), yticklabels=list(row_names), annot_kws={"size": FONT - 1})
+    axes.tick_params(left=False, bottom=False)
+    axes.set_yticklabels(axes.get_yticklabels(), rotation=0)
+    axes.set_title(title)
+    return figure
+
+
+def _axes(width: float = 5.0, height: float = 3.2):
+    return plt.subplots(figsize=(width, height))[1]
