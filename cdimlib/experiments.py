@@ -46,6 +46,7 @@ TABLES = {
         "HOG-BoW+rankSVM": "hog-bow-ranksvm", "Dense-HOG+rankSVM": "dense-hog-ranksvm", "ISN Deep+rankSVM": "isn-deep-ranksvm"},
     7: {"conv3": "conv3", "conv4": "conv4", "conv4,5": "conv4,5", "conv5 (Ours)": "ours"},
     9: {"GAP": "gap", "Flattening (Ours)": "ours"},
+    11: {"InceptionV3": "inception", "InceptionV3+fusion module": "inception-fusion"},
 }
 
 
@@ -63,14 +64,14 @@ class SketchRun:
     track: str = "modern"
     benchmark: str = "qmul"
     seed: int = 0
-    size: int = 112
-    steps: int = 200
-    batch: int = 64
+    size: int = 105
+    steps: int = 150
+    batch: int = 48
     lr: float = 2e-3
     weight_decay: float = 0.05
     dropout: float = 0.0
     temperature: float = 0.07
-    warp: float = 2.0
+    warp: float = 1.0
     margin: float = 0.3
     squared: bool = True
     hard_ratio: float = 0.75
@@ -182,6 +183,17 @@ def judge(model: Matcher, bench: Benchmark, prepare) -> dict[str, dict]:
     return out
 
 
+def main_budget(runs: list[dict]) -> str:
+    """The budget under which most rows of the modern track were run: the one a table may compare across."""
+    rows = {}
+    for result in runs:
+        if result["track"] == "modern":
+            rows.setdefault(result["budget"], set()).add((result["row"], result["seed"]))
+    if not rows:
+        raise ValueError("there are no results of the modern track yet: run book/experiments/midlevel_sketch.ipynb")
+    return max(rows, key=lambda budget: (len(rows[budget]), budget))
+
+
 def mean_metric(judged: dict[str, dict], metric: str) -> float:
     """A metric averaged over the categories."""
     return float(np.mean([values[metric] for values in judged.values()]))
@@ -270,11 +282,11 @@ class Pretraining:
 
     benchmark: str = "qmul"
     seed: int = 0
-    size: int = 112
+    size: int = 105
     steps: int = 200
     batch: int = 128
     lr: float = 1e-3
-    warp: float = 2.0
+    warp: float = 1.0
     validation: float = 0.1
 
 

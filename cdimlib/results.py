@@ -70,14 +70,17 @@ def save(result: dict, folder: str | Path | None = None) -> Path:
 
 
 def load(paper: str, folder: str | Path | None = None, **where) -> list[dict]:
-    """All committed results of a paper whose fields equal ``where`` (``track="modern"``, ``row="ours"``), by file name."""
+    """All committed results of a paper, by file name, whose fields equal ``where`` (``track="modern"``, ``row="ours"``).
+
+    A list stands for any of its values: ``budget=["112px-150x64", "classical"]``.
+    """
     found = []
     for path in sorted((Path(folder or ROOT / "results") / paper).glob("*.json")):
         try:
             result = check(json.loads(path.read_text()), str(path))
         except json.JSONDecodeError as error:
             raise ValueError(f"{path} is not valid JSON ({error}): restore it or delete it and run again") from error
-        if all(result.get(k) == v for k, v in where.items()):
+        if all(result.get(k) in (v if isinstance(v, list) else [v]) for k, v in where.items()):
             found.append(result)
     seen = {}
     for result in found:
@@ -132,17 +135,23 @@ def compare(
 
 
 def gain(
-    better: list[dict], base: list[dict], dataset: str, *, k: int = 1, samples: int = 4000, seed: int = 0
+    better: list[dict], base: list[dict], dataset: str | None, *, k: int = 1, samples: int = 4000, seed: int = 0
 ) -> tuple[float, float, float]:
     """Difference of acc.@k in points between two rows, with a 95 % interval: (mean, low, high).
 
+    dataset: a key of ``metrics``, or None for the queries of all of them together.
     Paired bootstrap: runs are paired by seed and resampled, and within them the queries are resampled (the same
     queries for both rows), so the interval covers both the choice of test objects and the luck of training.
     """
     pairs = [(a, b) for a in better for b in base if a["seed"] == b["seed"]]
     if not pairs:
         raise ValueError("the two rows share no seed: nothing to pair")
-    hit = lambda r: (np.asarray(r["metrics"][dataset]["first_rank"]) <= k).astype(float)  # noqa: E731
+
+    def hit(result):
+        chosen = [dataset] if dataset else sorted(result["metrics"])
+        ranks = np.concatenate([result["metrics"][name]["first_rank"] for name in chosen])
+        return ((ranks > 0) & (ranks <= k)).astype(float)
+
     difference = np.stack([hit(a) - hit(b) for a, b in pairs])  # [seeds, queries]
     rng = np.random.default_rng(seed)
     s = rng.integers(len(pairs), size=(samples, len(pairs)))
