@@ -46,7 +46,7 @@ def fit_ink(images: Tensor, size: int, *, fill: float = 0.8, frame: int = 4, pen
         if not drawing.any():
             continue
         thick = F.max_pool2d(drawing[None].float(), pen, 1, pen // 2)[0] if pen > 1 else drawing.float()
-        (top, bottom), (left, right) = (_extent(drawing[0].sum(dim=d, dtype=torch.float64)) for d in (1, 0))
+        (top, bottom), (left, right) = (_extent(drawing[0].float().sum(dim=d)) for d in (1, 0))
         box = thick[None, :, max(0, top - 1) : bottom + 2, max(0, left - 1) : right + 2]
         ratio = target / max(box.shape[-2:])
         shape = [max(1, round(side * ratio)) for side in box.shape[-2:]]
