@@ -204,6 +204,40 @@ def feature_maps(image, maps, titles: Sequence[str] | None = None, columns: int 
     return figure
 
 
+def filter_maps(images, maps, titles: Sequence[str], *, row_names: Sequence[str]) -> Figure:
+    """Images [N, 1, H, W], one per row, each bare and then under its maps [N, K, h, w]; one colour scale per map."""
+    maps = np.asarray(maps)
+    rows, count = maps.shape[:2]
+    figure, axes = plt.subplots(rows, count + 1, figsize=(1.25 * (count + 1), 1.35 * rows), squeeze=False)
+    for row in range(rows):
+        _show(axes[row, 0], images[row], row_names[row])
+        height, width = _picture(images[row]).shape
+        for k in range(count):
+            _show(axes[row, k + 1], images[row], titles[k] if row == 0 else None)
+            axes[row, k + 1].imshow(
+                maps[row, k], cmap="Reds", vmin=0, vmax=maps[:, k].max() or 1, alpha=0.6, interpolation="bilinear",
+                extent=(0, width, height, 0),
+            )
+    return figure
+
+
+def gain_intervals(frame, *, title: str = "") -> Figure:
+    """Gains with 95 % intervals. ``frame`` has columns data, ours, low, high (points) and perhaps paper (a cross)."""
+    axes = _axes(height=0.5 * len(frame) + 1.1)
+    place = np.arange(len(frame))
+    blue, orange = sns.color_palette()[:2]
+    error = np.abs(np.stack([frame["ours"] - frame["low"], frame["high"] - frame["ours"]]))
+    axes.errorbar(frame["ours"], place, xerr=error, fmt="o", color=blue, capsize=4, label="measured here, 95 % interval")
+    if "paper" in frame:
+        axes.plot(frame["paper"], place, "X", color=orange, markersize=8, label="printed in the paper")
+    axes.axvline(0, color="0.4", linewidth=1)
+    axes.set_yticks(place, frame["data"])
+    axes.set_ylim(len(frame) - 0.5, -0.5)
+    axes.set(xlabel="points of acc.@1", title=title)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.35), ncols=2, frameon=False)
+    return axes.figure
+
+
 def matrix(
     values, row_names: Sequence[str], column_names: Sequence[str], *, fmt: str = ".2f", title: str = ""
 ) -> Figure:
