@@ -132,9 +132,10 @@ class Warp:
             1,
         )  # [N, 2, 3]
         bend = uniform(n, 2, self.grid, self.grid) * self.elastic * 2
+        theta, bend = theta.to(images.device), bend.to(images.device)  # small until here
         grid = F.affine_grid(theta, [n, 1, size, size], align_corners=False)
         bend = F.interpolate(bend, (size, size), mode="bicubic", align_corners=True)
-        grid = (grid + bend.movedim(1, -1)).to(images.device)
+        grid = grid + bend.movedim(1, -1)
         ink = 255.0 - images.float()
         return 255.0 - F.grid_sample(ink, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
