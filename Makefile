@@ -56,7 +56,8 @@ lint: $(STAMP) ## ruff (also on notebooks) and codespell
 bench: $(STAMP) ## the benchmarks of the library
 	$(PY) -m pytest tests/benchmarks -s
 
-full: $(STAMP) ## a full run: NB=book/experiments/x.ipynb P="-p name value"; the output goes to runs/
+# Without NB there is nothing to install for.
+full: $(if $(NB),$(STAMP)) ## a full run: NB=book/experiments/x.ipynb P="-p name value"; the output goes to runs/
 	@test -n "$(NB)" || { echo 'Which notebook? make full NB=book/experiments/x.ipynb P="-p name value"' >&2; exit 2; }
 	@$(PY) tools/run_notebook.py "$(NB)" $(P)
 

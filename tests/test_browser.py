@@ -156,7 +156,9 @@ def found(browser, site, word: str) -> int:
     while time.time() < deadline:
         # Sphinx writes a paragraph with this class when it has finished.
         if browser.execute_script("return !!document.querySelector('#search-results .search-summary')"):
-            summary = browser.execute_script("return document.querySelector('#search-results .search-summary').textContent")
+            summary = browser.execute_script(
+                "return document.querySelector('#search-results .search-summary').textContent"
+            )
             if "Searching" not in summary and summary.strip():
                 return browser.execute_script("return document.querySelectorAll('#search-results ul.search li').length")
         time.sleep(0.1)

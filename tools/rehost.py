@@ -69,7 +69,9 @@ def rehost(url: str, root: Path = ROOT) -> list[Path]:
     changed = []
     for path in text_files(root) + notebooks(root):
         text = path.read_text(encoding="utf8")
-        rewritten = rehosted_notebook(text, old, new) if path.suffix == ".ipynb" else rehosted_text(path, text, old, new)
+        rewritten = (
+            rehosted_notebook(text, old, new) if path.suffix == ".ipynb" else rehosted_text(path, text, old, new)
+        )
         same = json.loads(text) == json.loads(rewritten) if path.suffix == ".ipynb" else text == rewritten
         if not same:
             path.write_text(rewritten, encoding="utf8")
