@@ -22,6 +22,7 @@ from .data.samplers import PairSampler, TripletSampler, generator_for
 from .data.transforms import SketchInput, Warp, random_crop_flip
 from .losses import in_batch_contrastive, triplet
 from .models.dssa import DSSA
+from .models.inception import InceptionFusion
 from .models.matcher import Matcher, MultiView
 from .models.midlevel import SketchFusion
 from .retrieval import evaluate
@@ -39,6 +40,8 @@ ROWS = {
     "gap": dict(taps=("conv5",), pooling="gap"),
     "dssa-attention": dict(fusion=False, holef=False),
     "dssa": dict(fusion=True, holef=True),
+    "inception": dict(fused=False),
+    "inception-fusion": dict(fused=True),
 }
 #: method as printed -> our row, per table
 TABLES = {
@@ -56,7 +59,8 @@ class SketchRun:
 
     row: a key of ``ROWS``; track: "modern" or "faithful"; benchmark: a name for :func:`cdimlib.data.load`;
     size: input pixels (the paper: 225); steps: updates; batch: pairs per category (modern) or triplets (faithful);
-    init: "random", or a checkpoint written by :func:`pretrain` (faithful: staged pretraining);
+    init: "random", a checkpoint written by :func:`pretrain` (faithful: staged pretraining), or "imagenet" (the
+    inception rows; torchvision fetches the weights);
     validation: share of training identities held out to choose the checkpoint; evaluations: how often it is chosen.
     """
 
@@ -84,6 +88,8 @@ class SketchRun:
             raise ValueError(f"unknown row {self.row!r}: choose from {', '.join(ROWS)}")
         if self.track not in ("modern", "faithful"):
             raise ValueError(f"track must be 'modern' or 'faithful', not {self.track!r}")
+        if self.init == "imagenet" and not self.row.startswith("inception"):
+            raise ValueError(f"there are no ImageNet weights for row {self.row!r}: use init='random' or a checkpoint")
 
     @property
     def input(self) -> SketchInput:
@@ -91,13 +97,16 @@ class SketchRun:
 
     @property
     def budget(self) -> str:
-        start = "" if self.init == "random" else "pretrained-"
+        start = {"random": "", "imagenet": "imagenet-"}.get(self.init, "pretrained-")
         return f"{start}{self.size}px-{self.steps}x{self.batch}"
 
 
 def build(run: SketchRun) -> Matcher:
     """The untrained model of a row."""
     common = dict(input_size=run.size, batch_norm=run.track == "modern", dropout=run.dropout)
+    if run.row.startswith("inception"):
+        weights = "imagenet" if run.init == "imagenet" else None
+        return InceptionFusion(**ROWS[run.row], input_size=run.size, weights=weights, squared=run.squared)
     if run.row.startswith("dssa"):
         return DSSA(**ROWS[run.row], **common)
     return SketchFusion(**ROWS[run.row], **common, squared=run.squared)
@@ -212,7 +221,7 @@ def run_sketch(run: SketchRun, *, root=None, checkpoint: str | Path | None = Non
     bench = whole.with_validation(run.validation, seed=run.seed)
     seed_everything(run.seed)
     model = build(run).to(device, memory_format=torch.channels_last)
-    if run.init != "random":
+    if run.init not in ("random", "imagenet"):
         load_pretrained(model, run.init)
     if run.track == "modern":
         batches, objective = modern_batches(run, bench.train, device), modern_objective(run)
