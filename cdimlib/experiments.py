@@ -8,6 +8,7 @@ categories pooled. Both choose their checkpoint on identities held out of the tr
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -270,6 +271,12 @@ def run_grid(runs: list[SketchRun], *, root=None, folder: str | Path | None = No
                 "seed": run.seed}
         path = results.path_of(stub, folder)
         if path.exists():
+            stored = json.loads(path.read_text())["config"]
+            other = {k: v for k, v in asdict(run).items() if stored.get(k) != v and k != "init"}
+            if other:
+                raise ValueError(
+                    f"{path} was run with other settings than {other}: give another folder, or move it away"
+                )
             continue
         checkpoint = Path(work) / f"{path.stem}.pt" if work else None
         result, _ = run_sketch(run, root=root, checkpoint=checkpoint, progress=progress)
