@@ -189,7 +189,7 @@ def test_a_fault_in_a_file_is_found(fault, book):
 
 
 def test_links_in_code_and_to_other_sites_are_left_alone(book):
-    text = "# Notes\n\n(part)=\n`[x](y.md)` <https://example.org> [a](https://example.org/b.md) [](part)\n\n```\n[x](z.md)\n```\n"
+    text = "# Notes\n\n(part)=\n`[x](y.md)` [a](https://example.org/b.md) [](part)\n\n```\n[x](z.md)\n```\n"
     write(book / "book" / "notes.md", text)
     assert book_checks.check_links(book) == []
 

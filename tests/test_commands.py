@@ -285,7 +285,7 @@ def test_shell_scripts_parse(root):
 
 
 def test_notebooks_survive_a_rewrite_unchanged(root):
-    """The way rehost writes notebooks is the way they are committed, so that it changes the address and nothing else."""
+    """Rehosting to the address that stands leaves every committed notebook as it is."""
     for path in sorted((root / "book").rglob("*.ipynb")):
         if {"runs", ".ipynb_checkpoints"} & set(path.relative_to(root).parts):
             continue

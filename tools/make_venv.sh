@@ -24,4 +24,4 @@ if [ ! -x "$venv/bin/python" ] || ! "$venv/bin/python" -m pip --version >/dev/nu
     fi
 fi
 echo "Installing the library and its tools into $venv (several GB the first time, most of it PyTorch)"
-"$venv/bin/python" -m pip install --disable-pip-version-check -q --progress-bar on -c constraints.txt -e '.[book,test]'
+"$venv/bin/python" -m pip install --disable-pip-version-check -c constraints.txt -e '.[book,test]'
