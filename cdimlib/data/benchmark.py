@@ -75,7 +75,7 @@ class Benchmark:
     """A data set ready for matching: ``train``, ``query``, ``gallery`` and what is known about them.
 
     triplets: int64 array [A, P, 2] or None; for the sketch of training identity ``a``, P human judgements
-              (preferred identity, other identity). Identities are those of ``train.ids``.
+    (preferred identity, other identity). Identities are those of ``train.ids``.
     categories: names of the object categories that ``Split.groups`` indexes.
     note: one line on where the data comes from, for tables and results.
     """

@@ -27,8 +27,9 @@ def load(name: str, root: str | Path | None = None, **options) -> Benchmark:
           [N, 1, 256, 256]. No options.
         - ``"table:<path>"``: your own images, listed in a CSV file (:mod:`cdimlib.data.table`). Options: ``size``,
           ``channels``.
+
     root: where the data lies. By default the folder that ``CDIM_DATA`` names is looked at, then the cache; for a table,
-          the folder of the CSV file. The toy shop needs none.
+    the folder of the CSV file. The toy shop needs none.
 
     Raises ValueError for an unknown name or option (and lists the choices), DataNotFound where files are missing.
     """

@@ -176,8 +176,8 @@ class RankSVM(VectorMatcher):
     matcher: any :class:`VectorMatcher`; its ``encode`` is used as it is.
     c: the SVM's C, after the differences have been scaled to a mean length of 1.
     prior: with prior = 0 the SVM starts from w = 0, where nothing is known. A positive value adds the plain squared
-        distance as one further feature of that weight, so that w = constant is cheap and the data only have to say
-        where to depart from it. Also ours; with a few hundred training objects and thousands of dimensions it matters.
+    distance as one further feature of that weight, so that w = constant is cheap and the data only have to say
+    where to depart from it. Also ours; with a few hundred training objects and thousands of dimensions it matters.
     max_iter: of LinearSVC, which warns if it stops there. seed: of LinearSVC.
     """
 

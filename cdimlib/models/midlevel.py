@@ -31,7 +31,7 @@ class SketchFusion(VectorMatcher):
     With the default (pool5, flattened) at 225 pixels: 256*7*7 + 256 = 12,800 numbers.
 
     taps: maps of Sketch-a-Net to fuse. The paper says "the fifth convolutional/pooling layer"; we take ``pool5``
-          (as the same author's released attention code does) and keep ``conv5`` as a choice.
+    (as the same author's released attention code does) and keep ``conv5`` as a choice.
     pooling: "flatten" (the paper's choice for sketches) or "gap".
     batch_norm, dropout: not in the paper; used by the modern track.
     freeze_convolutions: train fc6 and fc7 only, as the released Vanilla code does.
