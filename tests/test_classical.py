@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from skimage.feature import hog
 
-from cdimlib import baselines
+from cdimlib import baselines, results
 from cdimlib.data import PHOTO, SKETCH, Benchmark, Split
 from cdimlib.models.classical import DeepFeatures, DenseHOG, HOGBoW, RankSVM
 from cdimlib.models.matcher import VectorMatcher
@@ -262,6 +262,18 @@ def test_nothing_is_chosen_by_the_test_set(small_grid):
     honest, blind = (baselines.run_classical("hog-bow-ranksvm", "drawings", 1, b) for b in (bench, spoilt))
     assert (honest["settings"], honest["validation"]) == (blind["settings"], blind["validation"])
     assert honest["first_ranks"] != blind["first_ranks"]
+
+
+def test_runs_become_one_result(small_grid, tmp_path):
+    bench = small_benchmark()
+    runs = [baselines.run_classical("dense-hog", category, 0, bench) for category in ("shoes", "chairs")]
+    path = results.save(baselines.as_result(runs, commit="abc"), tmp_path)
+    (result,) = results.load("midlevel-fusion", tmp_path, row="dense-hog", budget="classical", commit="abc")
+    assert path.name == "classical-dense-hog-drawings-classical-s0.json"
+    assert result["metrics"].keys() == {"shoes", "chairs"}
+    assert results.spread([result], "chairs")[0] == runs[1]["acc1"]
+    with pytest.raises(ValueError, match="only the categories may differ"):
+        baselines.as_result([*runs, runs[0] | {"seed": 1}])
 
 
 def test_without_judgements_the_true_match_is_preferred():
