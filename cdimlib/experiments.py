@@ -47,7 +47,8 @@ ROWS = {
 #: method as printed -> our row, per table
 TABLES = {
     3: {"Vanilla": "vanilla", "Ours": "ours", "DSSA (attention only)": "dssa-attention", "DSSA": "dssa",
-        "HOG-BoW+rankSVM": "hog-bow-ranksvm", "Dense-HOG+rankSVM": "dense-hog-ranksvm", "ISN Deep+rankSVM": "isn-deep-ranksvm"},
+        "HOG-BoW+rankSVM": "hog-bow-ranksvm", "Dense-HOG+rankSVM": "dense-hog-ranksvm",
+        "ISN Deep+rankSVM": "isn-deep-ranksvm"},
     7: {"conv3": "conv3", "conv4": "conv4", "conv4,5": "conv4,5", "conv5 (Ours)": "ours"},
     9: {"GAP": "gap", "Flattening (Ours)": "ours"},
     11: {"InceptionV3": "inception", "InceptionV3+fusion module": "inception-fusion"},
@@ -188,7 +189,8 @@ def judge(model: Matcher, bench: Benchmark, prepare) -> dict[str, dict]:
     for name, part in parts_of(bench):
         m = evaluate(model, part, prepare)
         out[name] = {
-            "acc@1": m.accuracy(1), "acc@10": m.accuracy(10), "mAP": 100 * m.mean_ap, "first_rank": m.first_rank.tolist(),
+            "acc@1": m.accuracy(1), "acc@10": m.accuracy(10), "mAP": 100 * m.mean_ap,
+            "first_rank": m.first_rank.tolist(),
         }
     return out
 
@@ -209,7 +211,9 @@ def mean_metric(judged: dict[str, dict], metric: str) -> float:
     return float(np.mean([values[metric] for values in judged.values()]))
 
 
-def run_sketch(run: SketchRun, *, root=None, checkpoint: str | Path | None = None, progress: bool = True) -> tuple[dict, Matcher]:
+def run_sketch(
+    run: SketchRun, *, root=None, checkpoint: str | Path | None = None, progress: bool = True
+) -> tuple[dict, Matcher]:
     """Train and test one configuration -> (result, trained model).
 
     The checkpoint is the one with the best mean AP on the held-out training identities (one central view). The test
@@ -243,7 +247,8 @@ def run_sketch(run: SketchRun, *, root=None, checkpoint: str | Path | None = Non
                   label=f"{run.row} s{run.seed}")
     metrics = judge(MultiView(model, run.input.ten), whole, lambda images: images)
     result = {
-        "paper": PAPER, "row": run.row, "track": run.track, "budget": run.budget, "seed": run.seed, "config": asdict(run),
+        "paper": PAPER, "row": run.row, "track": run.track, "budget": run.budget, "seed": run.seed,
+        "config": asdict(run),
         "data": {"name": whole.name, "note": whole.note, "train_images": len(bench.train),
                  "held_out_images": len(bench.query) + len(bench.gallery), "test_queries": len(whole.query)},
         "metrics": metrics,

@@ -19,7 +19,9 @@ def euclidean(a: Tensor, b: Tensor, *, squared: bool = False) -> Tensor:
     return torch.where(apart, torch.where(apart, square, torch.ones_like(square)).sqrt(), square)
 
 
-def triplet(anchor: Tensor, positive: Tensor, negative: Tensor, *, margin: float = 0.3, squared: bool = False) -> Tensor:
+def triplet(
+    anchor: Tensor, positive: Tensor, negative: Tensor, *, margin: float = 0.3, squared: bool = False
+) -> Tensor:
     """Triplet ranking loss on features [B, D] -> scalar: mean of max(0, margin + D(a, p) - D(a, n)).
 
     The paper says Euclidean distance; its released code uses the *squared* distance (``squared=True``).

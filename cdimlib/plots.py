@@ -227,7 +227,7 @@ def gain_intervals(frame, *, title: str = "") -> Figure:
     place = np.arange(len(frame))
     blue, orange = sns.color_palette()[:2]
     error = np.abs(np.stack([frame["ours"] - frame["low"], frame["high"] - frame["ours"]]))
-    axes.errorbar(frame["ours"], place, xerr=error, fmt="o", color=blue, capsize=4, label="measured here, 95 % interval")
+    axes.errorbar(frame["ours"], place, xerr=error, fmt="o", color=blue, capsize=4, label="ours, 95 % interval")
     if "paper" in frame:
         axes.plot(frame["paper"], place, "X", color=orange, markersize=8, label="printed in the paper")
     axes.axvline(0, color="0.4", linewidth=1)

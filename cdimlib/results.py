@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,8 +20,12 @@ import torch
 from . import __version__
 from .training import save_atomically
 
-ROOT = Path(__file__).resolve().parent.parent / "data"
-REQUIRED = ("paper", "row", "track", "seed", "config", "data", "metrics", "wall_seconds", "device", "versions", "commit")
+#: the checkout's data/ folder; an installed library carries a copy of the tables and results as cdimlib/shipped
+_CHECKOUT = Path(__file__).resolve().parent.parent / "data"
+ROOT = _CHECKOUT if (_CHECKOUT / "papers").is_dir() else Path(__file__).resolve().parent / "shipped"
+REQUIRED = (
+    "paper", "row", "track", "seed", "config", "data", "metrics", "wall_seconds", "device", "versions", "commit",
+)
 
 
 def machine(device: torch.device | str = "cpu") -> dict:
@@ -51,7 +56,7 @@ def check(result: dict, source: str = "result") -> dict:
     """The result itself, or a ValueError that names what is missing."""
     missing = [name for name in REQUIRED if name not in result]
     if missing:
-        raise ValueError(f"{source} lacks {', '.join(missing)}: it was not written by cdimlib.results.save; run it again")
+        raise ValueError(f"{source} lacks {', '.join(missing)}: it was not written by results.save; run it again")
     for name, values in result["metrics"].items():
         if not {"acc@1", "acc@10", "first_rank"} <= values.keys():
             raise ValueError(f"{source}: metrics of {name!r} need acc@1, acc@10 and first_rank")
@@ -62,15 +67,13 @@ def save(result: dict, folder: str | Path | None = None) -> Path:
     """Write one result atomically; returns its path."""
     check(result)
     path = path_of(result, folder)
-    text = json.dumps(result, indent=1, default=_plain)
-    # lists of numbers on one line: the files stay readable and small
-    text = _one_line_lists(text)
+    text = _one_line_lists(json.dumps(result, indent=1, default=_plain))
     save_atomically(path, lambda part: part.write_text(text + "\n"))
     return path
 
 
 def load(paper: str, folder: str | Path | None = None, **where) -> list[dict]:
-    """All committed results of a paper, by file name, whose fields equal ``where`` (``track="modern"``, ``row="ours"``).
+    """All committed results of a paper whose fields equal ``where`` (``track="modern"``), ordered by file name.
 
     A list stands for any of its values: ``budget=["112px-150x64", "classical"]``.
     """
@@ -128,7 +131,8 @@ def compare(
                 value = part[(part["method"] == method) & (part["metric"] == metric)]["value"]
                 mean, sd, count = spread(runs, dataset, metric)
                 line[f"paper {metric}"] = float(value.iloc[0]) if len(value) else None
-                line[f"ours {metric}"] = f"{mean:.1f} ± {sd:.1f}" if count > 1 else f"{mean:.1f}" if count else "not run"
+                ours = f"{mean:.1f}" if count else "not run"
+                line[f"ours {metric}"] = f"{ours} ± {sd:.1f}" if count > 1 else ours
             line["seeds"] = count
             lines.append(line)
     return pd.DataFrame(lines)
@@ -170,6 +174,5 @@ def _plain(value):
 
 
 def _one_line_lists(text: str) -> str:
-    import re
-
+    """Lists of numbers on one line each: the files stay readable and small."""
     return re.sub(r"\[\s+([-\d.,\seE]+?)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m.group(1)) + "]", text)

@@ -47,7 +47,9 @@ class TrainConfig:
     precision: str = "auto"
 
     def __post_init__(self):
-        choices = {"optimizer": ("sgd", "adamw"), "schedule": ("constant", "cosine"), "precision": ("auto", "fp32", "bf16")}
+        choices = {
+            "optimizer": ("sgd", "adamw"), "schedule": ("constant", "cosine"), "precision": ("auto", "fp32", "bf16"),
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")

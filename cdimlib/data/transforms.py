@@ -150,7 +150,7 @@ def ten_views(images: Tensor, size: int) -> Tensor:
     """Four corners and the centre, each with its mirror image: [N, C, H, W] -> [N, 10, C, size, size]."""
     bottom, right = images.shape[-2] - size, images.shape[-1] - size
     corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
-    crops = torch.stack([images[..., t : t + size, l : l + size] for t, l in corners], dim=1)
+    crops = torch.stack([images[..., top : top + size, left : left + size] for top, left in corners], dim=1)
     return torch.cat([crops, crops.flip(-1)], dim=1)
 
 
@@ -183,7 +183,7 @@ class SketchInput:
         return self.normalise(centre_crop(self._checked(images), self.size))
 
     def ten(self, images: Tensor) -> Tensor:
-        """Images on the canvas -> float [N, 10, 1, size, size]: the ten views of the test (after "Sketch me that shoe")."""
+        """Images on the canvas -> float [N, 10, 1, size, size]: the test's ten views (after "Sketch me that shoe")."""
         return self.normalise(ten_views(self._checked(images), self.size))
 
     def _checked(self, images: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ class DSSA(Matcher):
         return 1 - self.energy(queries, gallery) / (4 if self.fusion else 2)
 
     def penalty(self) -> Tensor:
-        """Regulariser of the energy: mean ``abs(W)`` off the identity plus the Frobenius distance to it, per dimension."""
+        """Regulariser of the energy: sum of ``abs(W - I)`` plus the Frobenius norm of ``W - I``, per dimension."""
         if self.weight is None:
             return next(self.parameters()).new_zeros(())
         away = self.weight - torch.eye(len(self.weight), device=self.weight.device)

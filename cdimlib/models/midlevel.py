@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -72,5 +74,5 @@ class SketchFusion(VectorMatcher):
     def dimension(self) -> int:
         """Length of the feature vector."""
         shapes = SketchANet.shapes(self.net.input_size)
-        mids = [shapes[tap][0] * (shapes[tap][1] * shapes[tap][2] if self.pooling == "flatten" else 1) for tap in self.taps]
-        return sum(mids) + self.net.fc7.out_features
+        keep = 3 if self.pooling == "flatten" else 1  # C * H * W, or C alone
+        return sum(math.prod(shapes[tap][:keep]) for tap in self.taps) + self.net.fc7.out_features
