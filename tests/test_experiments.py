@@ -1,0 +1,99 @@
+"""Experiments: every row of both tracks runs from benchmark to result; grids resume."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from cdimlib import experiments as ex
+from cdimlib import results
+from cdimlib.data import load
+
+TINY = dict(benchmark="toy-shop", size=81, steps=2, batch=4, evaluations=1, validation=0.2)
+
+
+@pytest.mark.parametrize("row", [r for r in ex.ROWS if not r.startswith("inception")])
+def test_every_row_takes_a_training_step(row):
+    run = ex.SketchRun(row, **TINY)
+    bench = ex.on_canvas(load("toy-shop", size="tiny"), run.input)
+    model = ex.build(run)
+    before = {k: v.clone() for k, v in model.named_parameters()}
+    loss = ex.modern_objective(run)(model, ex.modern_batches(run, bench.train, torch.device("cpu"))(0, 0))
+    loss.backward()
+    still = [k for k, v in model.named_parameters() if v.grad is None]
+    assert loss.isfinite() and not still, f"no gradient reaches {still}"
+    assert before.keys() == dict(model.named_parameters()).keys()
+
+
+@pytest.mark.parametrize("track", ["modern", "faithful"])
+def test_a_run_from_benchmark_to_result(track, tmp_path, monkeypatch):
+    monkeypatch.setenv("CDIM_PROFILE", "smoke")
+    run = ex.SketchRun("ours", track, **{**TINY, "benchmark": "toy-shop/shoes"})
+    result, model = ex.run_sketch(run, progress=False)
+    path = results.save(result, tmp_path)
+    metrics = json.loads(path.read_text())["metrics"]["shoes"]
+    assert 0 <= metrics["acc@1"] <= metrics["acc@10"] <= 100
+    assert len(metrics["first_rank"]) == result["data"]["test_queries"]
+    assert result["curve"]["best_step"] == 2 and len(result["curve"]["test_single_view"]) == 1
+    again, _ = ex.run_sketch(run, progress=False)
+    assert again["metrics"] == result["metrics"], "the same configuration must give the same numbers"
+
+
+def test_held_out_and_test_identities_are_never_trained_on():
+    whole = load("toy-shop", size="tiny")
+    bench = whole.with_validation(0.2, seed=0)
+    train = set(bench.train.ids.tolist())
+    assert not train & set(bench.query.ids.tolist()) and not train & set(whole.query.ids.tolist())
+
+
+def test_a_grid_resumes_and_refuses_other_settings(tmp_path, monkeypatch):
+    monkeypatch.setenv("CDIM_PROFILE", "smoke")
+    runs = [ex.SketchRun(row, **{**TINY, "benchmark": "toy-shop/chairs", "steps": 1}) for row in ("vanilla", "gap")]
+    assert len(ex.run_grid(runs[:1], folder=tmp_path, work=tmp_path / "work", progress=False)) == 1
+    done = ex.run_grid(runs, folder=tmp_path, work=tmp_path / "work", progress=False)
+    assert [r["row"] for r in done] == ["gap"], "the finished run must be skipped"
+    assert not list((tmp_path / "work").iterdir()), "checkpoints of finished runs are removed"
+    with pytest.raises(ValueError, match="other settings"):
+        ex.run_grid([replace(runs[0], lr=1.0)], folder=tmp_path, progress=False)
+
+
+def test_pretraining_is_loaded_and_a_misfit_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("CDIM_PROFILE", "smoke")
+    path = ex.pretrain(ex.Pretraining("toy-shop", size=81, steps=1, batch=4), tmp_path / "net.pt", progress=False)
+    model = ex.build(ex.SketchRun("vanilla", "faithful", size=81))
+    ex.load_pretrained(model, path)
+    state = torch.load(path, weights_only=True)["net"]
+    assert torch.equal(model.net.conv5.weight, state["conv5.weight"])
+    with pytest.raises(ValueError, match="does not fit"):
+        ex.load_pretrained(ex.build(ex.SketchRun("vanilla", "faithful", size=105)), path)
+    with pytest.raises(FileNotFoundError, match="pretrain"):
+        ex.load_pretrained(model, tmp_path / "none.pt")
+
+
+def test_unknown_words_are_named():
+    with pytest.raises(ValueError, match="unknown row 'our'"):
+        ex.SketchRun("our")
+    with pytest.raises(ValueError, match="track"):
+        ex.SketchRun("ours", "best")
+    with pytest.raises(ValueError, match="ImageNet"):
+        ex.SketchRun("ours", init="imagenet")
+
+
+def test_main_budget_is_the_one_with_most_rows():
+    runs = [{"track": "modern", "budget": b, "row": r, "seed": 0} for b, r in [("a", "x"), ("b", "x"), ("b", "y")]]
+    assert ex.main_budget(runs) == "b"
+    with pytest.raises(ValueError, match="no results"):
+        ex.main_budget([])
+
+
+def test_table_rows_exist():
+    """Every method a table maps to is a row that can be run, here or among the classical ones."""
+    from cdimlib.baselines import ROWS as CLASSICAL
+
+    for table, methods in ex.TABLES.items():
+        printed = set(results.paper_table("midlevel-fusion", table)["method"])
+        assert set(methods) == printed
+        assert set(methods.values()) <= set(ex.ROWS) | set(CLASSICAL)
+        assert np.all([isinstance(m, str) for m in methods])

@@ -1,0 +1,108 @@
+"""Results: written, read and compared; intervals against a plain bootstrap."""
+
+import json
+
+import numpy as np
+import pytest
+
+from cdimlib import results
+
+
+def make(row="ours", seed=0, ranks=(1, 2, 1, 11), **more):
+    ranks = list(ranks)
+    metrics = {"shoes": {
+        "acc@1": 100 * float(np.mean(np.array(ranks) <= 1)), "acc@10": 100 * float(np.mean(np.array(ranks) <= 10)),
+        "first_rank": ranks,
+    }}
+    return {
+        "paper": "midlevel-fusion", "row": row, "track": "modern", "budget": "8px-1x1", "seed": seed, "config": {},
+        "data": {"name": "toy"}, "metrics": metrics, "wall_seconds": 1.0, **results.machine("cpu"), **more,
+    }
+
+
+def test_save_and_load_round_trip(tmp_path):
+    path = results.save(make(), tmp_path)
+    assert path.name == "modern-ours-toy-8px-1x1-s0.json"
+    assert '"first_rank": [1, 2, 1, 11]' in path.read_text()
+    (back,) = results.load("midlevel-fusion", tmp_path)
+    assert back == json.loads(json.dumps(make()))
+    assert results.load("midlevel-fusion", tmp_path, row="vanilla") == []
+    assert len(results.load("midlevel-fusion", tmp_path, budget=["8px-1x1", "other"])) == 1
+
+
+def test_a_result_names_its_machine():
+    machine = results.machine("cpu")
+    assert {"device", "versions", "commit", "date"} <= machine.keys() and "torch" in machine["versions"]
+
+
+def test_missing_fields_are_named(tmp_path):
+    broken = make()
+    del broken["seed"], broken["device"]
+    with pytest.raises(ValueError, match="lacks seed, device"):
+        results.save(broken, tmp_path)
+    broken = make()
+    del broken["metrics"]["shoes"]["first_rank"]
+    with pytest.raises(ValueError, match="shoes"):
+        results.check(broken)
+
+
+def test_broken_json_and_two_results_of_one_run_are_refused(tmp_path):
+    path = results.save(make(), tmp_path)
+    copy = path.with_name("again.json")
+    copy.write_text(path.read_text())
+    with pytest.raises(ValueError, match="two results of one run"):
+        results.load("midlevel-fusion", tmp_path)
+    copy.write_text("{")
+    with pytest.raises(ValueError, match="again.json is not valid JSON"):
+        results.load("midlevel-fusion", tmp_path)
+
+
+def test_unknown_table_names_the_known_ones():
+    with pytest.raises(ValueError, match=r"no table 4.*\[3, 7, 9, 11\]"):
+        results.paper_table("midlevel-fusion", 4)
+
+
+def test_compare_puts_paper_and_ours_side_by_side(tmp_path):
+    for seed, ranks in enumerate([(1, 1, 1, 1), (1, 1, 2, 2)]):
+        results.save(make(seed=seed, ranks=ranks), tmp_path)
+    table = results.compare("midlevel-fusion", 9, {"Flattening (Ours)": "ours", "GAP": "gap"}, folder=tmp_path)
+    ours = table.set_index("method").loc["Flattening (Ours)"]
+    assert ours["paper acc@1"] == 64.35 and ours["seeds"] == 2
+    assert ours["ours acc@1"] == f"75.0 ± {np.std([100, 50], ddof=1):.1f}"
+    assert table.set_index("method").loc["GAP", "ours acc@1"] == "not run"
+
+
+def test_gain_is_paired_and_its_interval_matches_a_plain_bootstrap(tmp_path):
+    rng = np.random.default_rng(1)
+    base = [make("vanilla", s, rng.integers(1, 4, 200)) for s in range(3)]
+    ranks = lambda run: np.array(run["metrics"]["shoes"]["first_rank"])  # noqa: E731
+    better = [make("ours", s, np.maximum(1, ranks(b) - 1)) for s, b in enumerate(base)]
+    mean, low, high = results.gain(better, base, "shoes")
+    hits = np.stack([(ranks(a) == 1) * 1.0 - (ranks(b) == 1) for a, b in zip(better, base, strict=True)])
+    assert mean == pytest.approx(100 * hits.mean())
+    draws = []
+    for _ in range(300):
+        queries = rng.integers(200, size=200)
+        draws.append(np.mean([[hits[s, q] for q in queries] for s in rng.integers(3, size=3)]))
+    plain = 100 * np.percentile(draws, [2.5, 97.5])
+    assert low < mean < high and np.allclose([low, high], plain, atol=2.5)
+
+
+def test_gain_of_a_row_over_itself_is_nothing():
+    runs = [make(seed=s, ranks=(1, 2, 3)) for s in range(2)]
+    assert results.gain(runs, runs, None) == (0.0, 0.0, 0.0)
+    with pytest.raises(ValueError, match="share no seed"):
+        results.gain(runs[:1], runs[1:], "shoes")
+
+
+def test_committed_results_are_whole_and_counted_right():
+    """Accuracies follow from the ranks that are committed with them; queries are those of the test split."""
+    runs = results.load("midlevel-fusion")
+    assert runs, "data/results/midlevel-fusion holds no result"
+    sizes = {"shoes": 115, "chairs": 97, "handbags": 168}
+    for run in runs:
+        for name, values in run["metrics"].items():
+            ranks = np.array(values["first_rank"])
+            assert len(ranks) == sizes[name] and ranks.min() >= 1 and ranks.max() <= sizes[name]
+            assert values["acc@1"] == pytest.approx(100 * (ranks == 1).mean())
+            assert values["acc@10"] == pytest.approx(100 * (ranks <= 10).mean())
