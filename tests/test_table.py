@@ -159,7 +159,7 @@ def test_the_first_ten_of_many_problems(folder):
 
 
 def test_options_of_a_table(folder):
-    with pytest.raises(ValueError, match="unknown option pixels of benchmark 'table:.*choose from size, channels"):
+    with pytest.raises(ValueError, match=r"unknown option pixels of benchmark 'table:.*choose from size, channels"):
         load(f"table:{write(folder, ROWS)}", pixels=3)
 
 
@@ -169,7 +169,7 @@ def test_read_image(folder):
     assert (read_image(folder / "ghost.png", 4) == 255).all()  # transparent is white
     Image.new("RGB", (8, 4), (10, 20, 30)).save(folder / "colour.bmp")
     assert read_image(folder / "colour.bmp", 4, 3)[:, 0, 0].tolist() == [10, 20, 30]
-    with pytest.raises(FileNotFoundError, match="nothing.png"):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.png"):
         read_image(folder / "nothing.png")
     with pytest.raises(ValueError, match="channels must be 1"):
         read_image(folder / "ghost.png", 4, 2)

@@ -138,7 +138,7 @@ def _misplaced(dense: Dense, d: float, rngs) -> np.ndarray:
     size = np.bincount(part, minlength=len(z)).astype(float).clip(1)
     middle = np.stack([np.bincount(part, weights=dense.xy[:, k], minlength=len(z)) / size for k in (0, 1)], 1)[part]
     loose = np.choose(dense.kind, [0.35, 1.0, 1.0])[dense.stroke]
-    shift, angle, zoom = 0.035 * z[part, :2], 0.09 * z[part, 2], 0.10 * z[part, 3]
+    shift, angle, zoom = 0.022 * z[part, :2], 0.07 * z[part, 2], 0.08 * z[part, 3]
     angle, zoom, shift = d * loose * angle, np.exp(d * loose * zoom), d * loose[:, None] * shift
     x, y = (dense.xy - middle).T
     turned = np.stack([np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y], 1)
@@ -157,14 +157,14 @@ def _overshot(dense: Dense, by: np.ndarray) -> np.ndarray:
 
 def _warped(xy: np.ndarray, g: np.ndarray, d: float) -> np.ndarray:
     """Wrong proportions for the whole drawing and a smooth warp of a few long waves; ``g`` [P, 28]."""
-    aspect, angle, shear = 0.15 * d * g[:, 0], 0.085 * d * g[:, 1], 0.08 * d * g[:, 2]
-    zoom = np.exp(-0.13 * d * np.abs(g[:, 3]))
+    aspect, angle, shear = 0.14 * d * g[:, 0], 0.09 * d * g[:, 1], 0.08 * d * g[:, 2]
+    zoom = np.exp(-0.19 * d * np.abs(g[:, 3]))
     x, y = xy[:, 0] * np.exp(aspect / 2) * zoom, xy[:, 1] * np.exp(-aspect / 2) * zoom
     x = x + shear * y
     x, y = np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y
-    moved = np.stack([x, y], 1) + 0.055 * d * g[:, 4:6]
+    moved = np.stack([x, y], 1) + 0.09 * d * g[:, 4:6]
     for k in range(4):  # wave k bends across one axis; about half to one and a half waves per side
         z = g[:, 6 + 5 * k : 11 + 5 * k]
         phase = (1.6 * z[:, 0] * x + 1.6 * z[:, 1] * y) + (2.2 + 0.8 * k) * (x if k % 2 else y) + 3 * z[:, 2]
-        moved = moved + 0.036 * d * z[:, 3:5] * np.sin(phase)[:, None]
+        moved = moved + 0.024 * d * z[:, 3:5] * np.sin(phase)[:, None]
     return moved

@@ -31,7 +31,7 @@ CATALOGUE = {kind.name: kind for kind in (SHOES, CHAIRS, HANDBAGS)}
 CATEGORIES = tuple(CATALOGUE)
 SIZES = {"tiny": (12, 8), "demo": (120, 60), "full": (400, 200)}
 TEST = 1_000_000  # number of the first test object: train and test draws never meet
-JUDGE_NOISE = 0.9  # of a simulated annotator, in units of parameter_distance
+JUDGE_NOISE = 1.8  # of a simulated annotator, in units of parameter_distance
 FAMILY = 4  # objects 4k+1, 4k+2, 4k+3 may be lookalikes of object 4k
 
 
@@ -45,8 +45,8 @@ class ToyShop:
     distortion: how far the sketch is from a tracing: proportions, smooth warp, misplaced parts, wobble, overshoot.
     dropped: probability that the sketcher leaves out a stroke of a detail.
     lookalikes: in each family of four objects, the probability for each but the first to be a copy of the first that
-        differs in one detail only. Where one detail decides, the middle of a network should help.
-    viewpoint: how much the photographer's and the sketcher's points of view differ (1: about 8 degrees).
+    differs in one detail only. Where one detail decides, the middle of a network should help.
+    viewpoint: how much the photographer's and the sketcher's points of view differ (1: about 6 degrees).
     broken: how much of its lines the edge detector loses.
     texture: how many creases and double lines the edge detector finds that no person would draw.
     """
@@ -56,8 +56,8 @@ class ToyShop:
     pixels: int = 128
     seed: int = 0
     distortion: float = 1.0
-    dropped: float = 0.08
-    lookalikes: float = 0.8
+    dropped: float = 0.06
+    lookalikes: float = 0.5
     viewpoint: float = 1.0
     broken: float = 1.0
     texture: float = 1.0
@@ -105,7 +105,7 @@ class ToyShop:
             change = int((look ^ _footprint(kind, other)).sum())
             if change > most:
                 best, most = other, change
-            if 25 <= change <= 150:  # plainly visible, yet one detail
+            if 30 <= change <= 160:  # plainly visible, yet one detail
                 return other
         return best
 
@@ -135,7 +135,7 @@ class ToyShop:
         rngs = [self._rng(category, int(n), domain) for n in numbers]
         drawings, framing = [], []
         for vector, rng in zip(vectors, rngs, strict=True):
-            turn = 6.0 * self.viewpoint * rng.standard_normal(2).clip(-2, 2)
+            turn = 4.0 * self.viewpoint * rng.standard_normal(2).clip(-2, 2)
             strokes = _draw(kind, vector, turn)
             low, high = _bounds(strokes)
             if domain == PHOTO:
