@@ -115,6 +115,7 @@ _ap = average_precision
 def _ranks(right: np.ndarray, wrong: np.ndarray) -> np.ndarray:
     """Ranks (1 = best) of the scores ``right`` among themselves and ``wrong``; O((R + W) log R), no gallery sort."""
     ascending = np.sort(right)
+    wrong = wrong[wrong >= ascending[0]]  # the rest is behind all of them, and it is most of the gallery
     beaten = np.searchsorted(ascending, wrong, side="right")  # how many right scores are <= each wrong one
     ahead = np.bincount(beaten, minlength=len(right) + 1)[::-1].cumsum()[::-1]  # wrong scores >= the k-th right one
     return np.arange(1, len(right) + 1) + ahead[1:][::-1]
