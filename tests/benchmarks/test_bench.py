@@ -54,7 +54,7 @@ def plain(scores, query_ids, gallery_ids, query_cams, gallery_cams):
 
 
 def measure(run, repeats=REPEATS):
-    """(result, seconds of the fastest run, peak MiB of new memory); memory is traced in a run of its own, which is slower."""
+    """(result, seconds of the fastest run, peak MiB of new memory); memory is traced in a run of its own."""
     seconds = []
     for _ in range(repeats):
         started = time.perf_counter()
