@@ -77,13 +77,13 @@ def rank_metrics(
         query_cams, gallery_cams = _array(query_cams, "query_cams"), _array(gallery_cams, "gallery_cams")
         if (len(query_cams), len(gallery_cams)) != similarity.shape:
             raise ValueError(f"{len(query_cams)} and {len(gallery_cams)} cameras for a matrix {similarity.shape}")
-    if np.isnan(similarity).any():
-        raise ValueError("similarity contains NaN: scores cannot be ranked")
 
     first = np.zeros(len(query_ids), dtype=np.int64)
     precision = np.full(len(query_ids), np.nan)
     same_camera_only = 0
     for q, row in enumerate(similarity):
+        if np.isnan(row).any():
+            raise ValueError(f"similarity contains NaN (query {q}): scores cannot be ranked")
         match = gallery_ids == query_ids[q]
         if query_cams is not None:
             same_camera = gallery_cams == query_cams[q]
