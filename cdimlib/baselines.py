@@ -101,7 +101,8 @@ class Encoder:
             if isinstance(matcher, HOGBoW):
                 self._kept[key, split] = matcher.histogram(self.described(split))
             else:
-                self._kept[key, split] = encode(matcher, self.images(split), self.prepare).cpu()
+                prepare = self.prepare if isinstance(matcher, DeepFeatures) else None
+                self._kept[key, split] = encode(matcher, self.images(split), prepare).cpu()
         return self._kept[key, split]
 
 

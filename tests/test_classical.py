@@ -264,6 +264,13 @@ def test_nothing_is_chosen_by_the_test_set(small_grid):
     assert honest["first_ranks"] != blind["first_ranks"]
 
 
+def test_only_the_network_sees_its_prepare(small_grid):
+    bench = small_benchmark()
+    encoder = baselines.Encoder(bench, net=SketchANet(input_size=99), prepare=lambda images: 0 * images.float())
+    shared = baselines.run_classical("dense-hog", "drawings", 0, bench, encoder=encoder)
+    assert shared["first_ranks"] == baselines.run_classical("dense-hog", "drawings", 0, bench)["first_ranks"]
+
+
 def test_runs_become_one_result(small_grid, tmp_path):
     bench = small_benchmark()
     runs = [baselines.run_classical("dense-hog", category, 0, bench) for category in ("shoes", "chairs")]
