@@ -31,7 +31,7 @@ def start(seed: int = 0):
     seed_everything(seed)
     plots.style()
     device = pick_device()
-    what = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    what = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
     print(f"cdimlib {__version__} | torch {torch.__version__} | {what} | profile {profile()}")
     if device.type == "cpu" and profile() == "full":
         print("The full profile is meant for a GPU: on a CPU expect hours. Set CDIM_PROFILE=demo for minutes.")

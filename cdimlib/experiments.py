@@ -60,6 +60,7 @@ class SketchRun:
     """One training run on drawings.
 
     row: a key of ``ROWS``; track: "modern" or "faithful"; benchmark: a name for :func:`cdimlib.data.load`;
+    warp, jitter: strength of the deformation of a whole batch, and of each image (modern);
     size: input pixels (the paper: 225); steps: updates; batch: pairs per category (modern) or triplets (faithful);
     init: "random", a checkpoint written by :func:`pretrain` (faithful: staged pretraining), or "imagenet" (the
     inception rows; torchvision fetches the weights);
@@ -78,6 +79,7 @@ class SketchRun:
     dropout: float = 0.0
     temperature: float = 0.07
     warp: float = 1.0
+    jitter: float = 0.25
     margin: float = 0.3
     squared: bool = True
     hard_ratio: float = 0.75
@@ -114,23 +116,27 @@ def build(run: SketchRun) -> Matcher:
     return SketchFusion(**ROWS[run.row], **common, squared=run.squared)
 
 
-def warp_of(strength: float) -> Warp:
+def warp_of(strength: float, flip: float = 0.5) -> Warp:
     """Augmentation of the modern track; 1 is mild, 2 strong, 0 none (but for the flip)."""
     s = strength
-    return Warp(rotate=8 * s, scale=0.12 * s, shear=0.08 * s, shift=0.04 * s, stretch=0.08 * s, elastic=0.03 * s)
+    return Warp(8 * s, 0.12 * s, 0.08 * s, 0.04 * s, 0.08 * s, 0.03 * s, flip=flip)
 
 
 def modern_batches(run: SketchRun, train, device):
-    """(seed, step) -> (photos, sketches, category) of a modern step, both images of a pair mirrored together."""
+    """(seed, step) -> (photos, sketches, category) of a modern step.
+
+    One strong warp (mirroring included) for the whole batch, and a weak one for each image: a match and its rivals stay
+    aligned, and the network must tell them apart by what is drawn.
+    """
     images = train.images.to(device)
-    sampler, warp = PairSampler(train, run.batch), warp_of(run.warp)
+    sampler, own, together = PairSampler(train, run.batch), warp_of(run.jitter, flip=0.0), warp_of(run.warp)
 
     def batches(seed: int, step: int):
         photo, sketch, group = sampler(seed, step)
         generator = generator_for(seed, step)
-        flips = (torch.rand(len(photo), generator=generator) < 0.5).repeat(2)
         both = images[torch.as_tensor(np.concatenate([photo, sketch]), device=device)]
-        both = run.input.normalise(warp(both, run.size, generator, flips)).to(memory_format=torch.channels_last)
+        both = run.input.normalise(own(both, run.size, generator, together=together))
+        both = both.to(memory_format=torch.channels_last)
         return (*both.chunk(2), torch.as_tensor(group, device=device))
 
     return batches
@@ -308,6 +314,7 @@ class Pretraining:
     batch: int = 128
     lr: float = 1e-3
     warp: float = 1.0
+    jitter: float = 0.25
     validation: float = 0.1
 
 

@@ -138,7 +138,7 @@ def cmc_curves(curves: Mapping[str, Sequence[float]], ranks: int = 20, *, axes=N
     axes.set(xlabel="rank k", ylabel="queries with a match among the first k (%)", ylim=(0, 102))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlim(left=0.5)
-    axes.legend()
+    axes.legend(loc="lower right")
     return axes.figure
 
 

@@ -138,6 +138,11 @@ def compare(
     return pd.DataFrame(lines)
 
 
+def tidy(frame: pd.DataFrame):
+    """A table for a page: no row numbers, a dash where the paper prints nothing, two decimals."""
+    return frame.style.hide(axis="index").format(precision=2, na_rep="–")
+
+
 def gain(
     better: list[dict], base: list[dict], dataset: str | None, *, k: int = 1, samples: int = 4000, seed: int = 0
 ) -> tuple[float, float, float]:

@@ -102,11 +102,18 @@ class TestWarp:
         same = self.STILL(images, 16, torch.Generator().manual_seed(0))
         torch.testing.assert_close(same, centre_crop(images, 16).float(), rtol=0, atol=1e-2)
 
-    def test_given_flips(self, images):
-        flips = torch.tensor([True, False, True])
-        out = self.STILL(images, 20, torch.Generator().manual_seed(0), flips)
-        expected = torch.where(flips[:, None, None, None], images.flip(-1), images).float()
-        torch.testing.assert_close(out, expected, rtol=0, atol=1e-2)
+    def test_mirrored_together(self, images):
+        out = self.STILL(images, 20, torch.Generator().manual_seed(0), together=replace(self.STILL, flip=1))
+        torch.testing.assert_close(out, images.flip(-1).float(), rtol=0, atol=1e-2)
+
+    def test_a_common_warp_keeps_images_aligned_and_an_own_one_does_not(self, images):
+        same = images[:1].repeat(4, 1, 1, 1)
+        strong = Warp(rotate=20, scale=0.3, elastic=0.1)
+        aligned = self.STILL(same, 16, torch.Generator().manual_seed(0), together=strong)
+        assert (aligned - aligned[:1]).abs().max() < 1e-2
+        assert (aligned - centre_crop(same, 16)).abs().mean() > 5
+        apart = strong(same, 16, torch.Generator().manual_seed(0))
+        assert (apart[1:] - apart[:1]).abs().mean() > 5
 
     @pytest.mark.parametrize(
         ("name", "amount"),

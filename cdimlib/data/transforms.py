@@ -89,7 +89,7 @@ def random_crop_flip(images: Tensor, size: int, generator: torch.Generator, *, f
 
 @dataclass(frozen=True)
 class Warp:
-    """Random affine and elastic deformation of a drawing; every field is the largest amount drawn.
+    """Random affine and elastic deformation of drawings; every field is the largest amount drawn.
 
     rotate: degrees; scale: relative size change; shear: relative; shift: share of the side;
     stretch: relative change of the aspect ratio; elastic: share of the side, for a smooth random displacement on a
@@ -105,38 +105,43 @@ class Warp:
     grid: int = 5
     flip: float = 0.5
 
-    def __call__(self, images: Tensor, size: int, generator: torch.Generator, flips: Tensor | None = None) -> Tensor:
-        """Square images [N, C, H, H] in 0..255 -> float [N, C, size, size]; outside the image is white (255).
-
-        With every amount at zero this is the centre crop of ``size`` pixels.
-        flips: boolean [N], to mirror given images (so that both images of a pair are mirrored together).
-        """
-        n = len(images)
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Affine matrices [count, 3, 3] (from output to input, in units of half the side) and bends [count, 2, g, g]."""
 
         def uniform(*shape):  # in [-1, 1]
             return torch.rand(*shape, generator=generator) * 2 - 1
 
-        angle = uniform(n) * self.rotate * torch.pi / 180
-        zoom = (1 + uniform(n) * self.scale) * size / images.shape[-1]  # without warp: a crop of the centre
-        aspect = 1 + uniform(n) * self.stretch
-        shear = uniform(n) * self.shear
-        if flips is None:
-            flips = torch.rand(n, generator=generator) < self.flip
-        sign = 1.0 - 2.0 * flips.float()
+        angle = uniform(count) * self.rotate * torch.pi / 180
+        zoom, aspect = 1 + uniform(count) * self.scale, 1 + uniform(count) * self.stretch
+        shear, shift = uniform(count) * self.shear, uniform(count, 2) * self.shift * 2
+        mirror = 1.0 - 2.0 * (torch.rand(count, generator=generator) < self.flip).float()
         cos, sin = angle.cos() * zoom, angle.sin() * zoom
-        theta = torch.stack(
-            [
-                torch.stack([sign * cos * aspect, sign * (shear - sin), uniform(n) * self.shift * 2], 1),
-                torch.stack([sin * aspect, cos, uniform(n) * self.shift * 2], 1),
-            ],
-            1,
-        )  # [N, 2, 3]
-        bend = uniform(n, 2, self.grid, self.grid) * self.elastic * 2
-        theta, bend = theta.to(images.device), bend.to(images.device)  # small until here
-        grid = F.affine_grid(theta, [n, 1, size, size], align_corners=False)
+        matrix = torch.zeros(count, 3, 3)
+        matrix[:, 0, 0], matrix[:, 0, 1] = mirror * cos * aspect, mirror * (shear - sin)
+        matrix[:, 1, 0], matrix[:, 1, 1] = sin * aspect, cos
+        matrix[:, :2, 2], matrix[:, 2, 2] = shift, 1
+        return matrix, uniform(count, 2, self.grid, self.grid) * self.elastic * 2
+
+    def __call__(
+        self, images: Tensor, size: int, generator: torch.Generator, *, together: Warp | None = None
+    ) -> Tensor:
+        """Square images [N, C, H, H] in 0..255 -> float [N, C, size, size]; outside the image is white (255).
+
+        Every image is warped by a draw of its own. ``together`` adds one draw that all images of the batch share: what
+        matches and what does not stay aligned with each other, so no image can be told from another by its warp.
+        With every amount at zero this is the centre crop of ``size`` pixels.
+        """
+        matrix, bend = self.draw(len(images), generator)
+        if together is not None:
+            common, common_bend = together.draw(1, generator)
+            matrix, bend = matrix @ common, bend + common_bend
+        matrix = matrix.clone()
+        matrix[:, :2, :2] *= size / images.shape[-1]  # a crop, not a reduction
+        matrix, bend = matrix.to(images.device), bend.to(images.device)
+        grid = F.affine_grid(matrix[:, :2], [len(images), 1, size, size], align_corners=False)
         bend = F.interpolate(bend, (size, size), mode="bicubic", align_corners=True)
-        grid = grid + bend.movedim(1, -1)
         ink = 255.0 - images.float()
+        grid = grid + bend.movedim(1, -1)
         return 255.0 - F.grid_sample(ink, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
