@@ -31,7 +31,7 @@ def test_every_row_takes_a_training_step(row):
 def test_a_run_from_benchmark_to_result(track, tmp_path, monkeypatch):
     monkeypatch.setenv("CDIM_PROFILE", "smoke")
     run = ex.SketchRun("ours", track, **{**TINY, "benchmark": "toy-shop/shoes"})
-    result, model = ex.run_sketch(run, progress=False)
+    result, _ = ex.run_sketch(run, progress=False)
     path = results.save(result, tmp_path)
     metrics = json.loads(path.read_text())["metrics"]["shoes"]
     assert 0 <= metrics["acc@1"] <= metrics["acc@10"] <= 100

@@ -106,7 +106,7 @@ class Warp:
     flip: float = 0.5
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Affine matrices [count, 3, 3] (from output to input, in units of half the side) and bends [count, 2, g, g]."""
+        """Affine matrices [count, 3, 3] (output to input, in units of half the side), bends [count, 2, g, g]."""
 
         def uniform(*shape):  # in [-1, 1]
             return torch.rand(*shape, generator=generator) * 2 - 1
