@@ -20,6 +20,14 @@ settings.register_profile("book", deadline=None, derandomize=True, print_blob=Tr
 settings.load_profile("book")
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test draws the same random numbers, whichever tests ran before it."""
+    from cdimlib.training import seed_everything
+
+    seed_everything(0)
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository's root."""

@@ -207,7 +207,8 @@ def test_ranksvm_with_a_strong_prior_is_plain_distance():
     svm = RankSVM(VectorMatcher(), c=1e-4, prior=100, max_iter=20_000).fit(*triplets)
     query, gallery = torch.randn(5, 30), torch.randn(9, 30)
     plain = VectorMatcher().score(query, gallery)
-    assert (svm.score(query, gallery).argsort(dim=1) == plain.argsort(dim=1)).all()
+    rows = torch.cat([svm.score(query, gallery).flatten()[None], -plain.flatten().square()[None]])
+    assert torch.corrcoef(rows)[0, 1] > 0.9999  # weights differ by a percent, so near ties may change places
     assert svm.weight.std() < 0.01 * svm.weight.mean()
 
 
