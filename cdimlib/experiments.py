@@ -218,9 +218,12 @@ def mean_metric(judged: dict[str, dict], metric: str) -> float:
 
 
 def run_sketch(
-    run: SketchRun, *, root=None, checkpoint: str | Path | None = None, progress: bool = True
+    run: SketchRun, *, bench: Benchmark | None = None, root=None, checkpoint: str | Path | None = None,
+    progress: bool = True,
 ) -> tuple[dict, Matcher]:
     """Train and test one configuration -> (result, trained model).
+
+    bench: a benchmark to use instead of ``load(run.benchmark, root)``, for instance your own or one with other knobs.
 
     The checkpoint is the one with the best mean AP on the held-out training identities (one central view). The test
     split is looked at with it once, by the paper's ten views. Beside it, ``test_curve`` records what one central view
@@ -228,7 +231,7 @@ def run_sketch(
     """
     started = time.perf_counter()
     device = pick_device()
-    whole = on_canvas(load(run.benchmark, root), run.input)
+    whole = on_canvas(bench or load(run.benchmark, root), run.input)
     bench = whole.with_validation(run.validation, seed=run.seed)
     seed_everything(run.seed)
     model = build(run).to(device, memory_format=torch.channels_last)
@@ -259,6 +262,7 @@ def run_sketch(
                  "held_out_images": len(bench.query) + len(bench.gallery), "test_queries": len(whole.query)},
         "metrics": metrics,
         "protocol": "query sketch against all test photos of its category; ten views, view i against view i",
+        "average_precision": "rectangle",
         "parameters": sum(p.numel() for p in model.parameters()),
         "curve": {"loss": [round(v, 4) for v in history.losses[:: max(1, run.steps // 100)]],
                   "validation": history.validation, "test_single_view": test_curve, "best_step": history.best_step},

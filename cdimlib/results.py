@@ -112,6 +112,12 @@ def spread(runs: list[dict], dataset: str, metric: str = "acc@1") -> tuple[float
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan"), len(values)
 
 
+def cell(runs: list[dict], dataset: str, metric: str = "acc@1") -> str:
+    """Mean ± spread (number of runs) of one metric as text; "not run" without runs."""
+    mean, sd, count = spread(runs, dataset, metric)
+    return f"{mean:.1f} ± {sd:.1f} ({count})" if count > 1 else f"{mean:.1f} (1)" if count else "not run"
+
+
 def compare(
     paper: str, table: int, rows: dict[str, str], *, metrics=("acc@1", "acc@10"), datasets=None, folder=None, **where
 ) -> pd.DataFrame:
