@@ -72,14 +72,14 @@ class SketchRun:
     benchmark: str = "qmul"
     seed: int = 0
     size: int = 105
-    steps: int = 150
+    steps: int = 300
     batch: int = 48
     lr: float = 2e-3
     weight_decay: float = 0.05
     dropout: float = 0.0
     temperature: float = 0.07
     warp: float = 1.0
-    jitter: float = 0.25
+    jitter: float = 0.2
     margin: float = 0.3
     squared: bool = True
     hard_ratio: float = 0.75
@@ -318,7 +318,7 @@ class Pretraining:
     batch: int = 128
     lr: float = 1e-3
     warp: float = 1.0
-    jitter: float = 0.25
+    jitter: float = 0.2
     validation: float = 0.1
 
 
