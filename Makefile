@@ -36,6 +36,7 @@ test-library: $(STAMP) ## the library, the commands, the project's files
 test-notebooks: export CDIM_PROFILE = smoke
 test-notebooks: $(STAMP) ## every notebook, executed by nbval in the smoke profile
 	$(if $(NOTEBOOKS),,$(error there is no notebook below book/))
+	@rm -rf book/experiments/runs  # so that no result of an earlier run is taken for a new one
 	$(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) --durations=10 $(NOTEBOOKS)
 
 test-book: smoke-book ## the book's structure, and the rendered pages in a browser
