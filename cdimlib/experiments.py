@@ -27,7 +27,7 @@ from .models.inception import InceptionFusion
 from .models.matcher import Matcher, MultiView
 from .models.midlevel import SketchFusion
 from .retrieval import evaluate
-from .training import TrainConfig, fit, pick_device, seed_everything
+from .training import TrainConfig, fit, pick_device, save_atomically, seed_everything
 
 PAPER = "midlevel-fusion"
 #: our rows; "ours" is the paper's model
@@ -226,8 +226,9 @@ def run_sketch(
     bench: a benchmark to use instead of ``load(run.benchmark, root)``, for instance your own or one with other knobs.
 
     The checkpoint is the one with the best mean AP on the held-out training identities (one central view). The test
-    split is looked at with it once, by the paper's ten views. Beside it, ``test_curve`` records what one central view
-    scores on the test set at each validation; nothing is chosen by it: it is there to show what choosing would do.
+    split is looked at with it once, by the paper's ten views. Beside it, the curve's ``test_single_view`` records what
+    one central view scores on the test set at each validation; nothing is chosen by it: it is there to show what
+    choosing would do.
     """
     started = time.perf_counter()
     device = pick_device()
@@ -239,18 +240,17 @@ def run_sketch(
         load_pretrained(model, run.init)
     if run.track == "modern":
         batches, objective = modern_batches(run, bench.train, device), modern_objective(run)
-        config = TrainConfig(run.steps, run.lr, "adamw", run.weight_decay, "cosine", seed=run.seed,
-                             evaluate_every=max(1, run.steps // run.evaluations))
+        optimizer, schedule = "adamw", "cosine"
     else:
         batches, objective = faithful_batches(run, bench, device), faithful_objective(run)
-        config = TrainConfig(run.steps, run.lr, "sgd", run.weight_decay, seed=run.seed,
-                             evaluate_every=max(1, run.steps // run.evaluations))
-    test_curve = []
+        optimizer, schedule = "sgd", "constant"
+    config = TrainConfig(run.steps, run.lr, optimizer, run.weight_decay, schedule, seed=run.seed,
+                         evaluate_every=max(1, run.steps // run.evaluations))
 
-    def validate(model: nn.Module) -> float:
+    def validate(model: nn.Module) -> tuple[float, dict]:
         seen = judge(model, whole, run.input.centre)
-        test_curve.append({name: values["acc@1"] for name, values in seen.items()})
-        return mean_metric(judge(model, bench, run.input.centre), "mAP")
+        test = {name: values["acc@1"] for name, values in seen.items()}
+        return mean_metric(judge(model, bench, run.input.centre), "mAP"), test
 
     history = fit(model, batches, objective, config, validate=validate, checkpoint=checkpoint, progress=progress,
                   label=f"{run.row} s{run.seed}")
@@ -265,7 +265,7 @@ def run_sketch(
         "average_precision": "rectangle",
         "parameters": sum(p.numel() for p in model.parameters()),
         "curve": {"loss": [round(v, 4) for v in history.losses[:: max(1, run.steps // 100)]],
-                  "validation": history.validation, "test_single_view": test_curve, "best_step": history.best_step},
+                  "validation": history.validation, "test_single_view": history.notes, "best_step": history.best_step},
         "wall_seconds": round(time.perf_counter() - started, 1),
         "data_seconds": round(history.data_seconds, 1), "model_seconds": round(history.model_seconds, 1),
         **results.machine(device),
@@ -324,8 +324,6 @@ class Pretraining:
 
 def pretrain(plan: Pretraining, path: str | Path, *, root=None, progress: bool = True) -> Path:
     """Train and write the weights of a Sketch-a-Net (``{"net": state, "plan": ...}``) to ``path``; returns it."""
-    from .training import save_atomically
-
     device = pick_device()
     train = load(plan.benchmark, root).with_validation(plan.validation, seed=plan.seed).train
     seed_everything(plan.seed)

@@ -68,10 +68,11 @@ class TrainConfig:
 
 @dataclass
 class History:
-    """What a run did: loss per step, (step, score) of each validation, seconds spent on data and on the model."""
+    """What a run did: loss per step, (step, score) and note of each validation, seconds on data and on the model."""
 
     losses: list[float] = field(default_factory=list)
     validation: list[tuple[int, float]] = field(default_factory=list)
+    notes: list = field(default_factory=list)
     best_step: int = 0
     best_score: float = -math.inf
     data_seconds: float = 0.0
@@ -117,7 +118,7 @@ def fit(
     objective: Callable[[nn.Module, object], Tensor],
     config: TrainConfig,
     *,
-    validate: Callable[[nn.Module], float] | None = None,
+    validate: Callable[[nn.Module], float | tuple[float, object]] | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = True,
     label: str = "train",
@@ -126,7 +127,8 @@ def fit(
 
     batches(seed, step): the batch of a step, already augmented and on the model's device.
     objective(model, batch): scalar loss.
-    validate(model): score, higher is better; with it the model ends with the weights of its best validation.
+    validate(model): score, higher is better; with it the model ends with the weights of its best validation. It may
+    return (score, note): notes of plain numbers, lists and dicts are kept in the history, across a resume too.
     checkpoint: file to resume from if it exists, and to write (atomically) as training goes on; beside it, with the
     ending ``.jsonl``, a log of the validations. A checkpoint of another configuration is refused.
     """
@@ -160,7 +162,11 @@ def fit(
         history.model_seconds += time.perf_counter() - loaded
         done = step + 1
         if validate and (done == config.steps or (config.evaluate_every and done % config.evaluate_every == 0)):
-            score = float(validate(model))
+            score = validate(model)
+            if isinstance(score, tuple):
+                score, note = score
+                history.notes.append(note)
+            score = float(score)
             history.validation.append((done, score))
             if score > history.best_score:
                 history.best_step, history.best_score = done, score

@@ -41,6 +41,16 @@ def test_a_run_from_benchmark_to_result(track, tmp_path, monkeypatch):
     assert again["metrics"] == result["metrics"], "the same configuration must give the same numbers"
 
 
+def test_the_curve_of_a_resumed_run_is_whole(tmp_path, monkeypatch):
+    """Each validation keeps its look at the test set, those before the interruption included."""
+    monkeypatch.setenv("CDIM_PROFILE", "smoke")
+    run = ex.SketchRun("vanilla", **{**TINY, "benchmark": "toy-shop/shoes", "evaluations": 2})
+    first, _ = ex.run_sketch(run, checkpoint=tmp_path / "run.pt", progress=False)
+    again, _ = ex.run_sketch(run, checkpoint=tmp_path / "run.pt", progress=False)
+    assert len(again["curve"]["test_single_view"]) == len(again["curve"]["validation"]) == 2
+    assert again["curve"] == first["curve"] and again["metrics"] == first["metrics"]
+
+
 def test_held_out_and_test_identities_are_never_trained_on():
     whole = load("toy-shop", size="tiny")
     bench = whole.with_validation(0.2, seed=0)
