@@ -48,3 +48,16 @@ def in_batch_contrastive(similarity: Tensor, *, temperature: float = 0.07, group
         logits = logits.masked_fill(groups[:, None] != groups[None, :], float("-inf"))
     target = torch.arange(len(logits), device=logits.device)
     return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
+
+
+def ranking_hinge(global_probability: Tensor, local_probability: Tensor, *, margin: float) -> Tensor:
+    """Ranking loss between two classifiers' probabilities of the right class, [B] each -> scalar.
+
+    Mean of max(0, p_global - p_local + margin): the second classifier is to beat the first by the margin. The first is
+    a reference; no gradient flows into it. The paper never gives its margin, so there is no default. Where p_global is
+    close to 1 no p_local can satisfy a positive margin, and the gradient through a softmax dies as p_local nears 1.
+    Feature-mask-network, Eq. (5), Sec. 3.3.
+    """
+    if not 0 <= margin <= 1:
+        raise ValueError(f"margin must lie in [0, 1] (got {margin}): it is a difference of two probabilities")
+    return F.relu(global_probability.detach() - local_probability + margin).mean()

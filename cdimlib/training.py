@@ -27,8 +27,10 @@ CHECKPOINT = {"model", "optimizer", "step", "best", "history", "config"}
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """steps: optimiser updates; lr: peak learning rate; optimizer: "sgd" (momentum 0.9) or "adamw";
-    schedule: "constant", or "cosine" with a linear warm-up over the first ``warmup`` share of the steps;
+    """steps: optimiser updates; lr: peak learning rate; optimizer: "sgd" (momentum 0.9) or "adamw" (Adam, where weight_decay is 0);
+    schedule: "constant", "cosine" with a linear warm-up over the first ``warmup`` share of the steps, or "decay":
+    times ``decay`` after every ``period`` steps;
+    lr_scale: ((beginning of a parameter's name, factor), ...); the first that fits multiplies its learning rate;
     evaluate_every: steps between validations (0: only at the end); patience: validations without a new best before
     stopping (None: never); checkpoint_every: steps between checkpoints; precision: "fp32", or "bf16" autocast where
     the device has it ("auto": bf16 on a GPU that supports it, else fp32).
@@ -45,21 +47,30 @@ class TrainConfig:
     patience: int | None = None
     checkpoint_every: int = 100
     precision: str = "auto"
+    decay: float = 0.1
+    period: int = 0
+    lr_scale: tuple[tuple[str, float], ...] = ()
+    nesterov: bool = False
 
     def __post_init__(self):
         choices = {
-            "optimizer": ("sgd", "adamw"), "schedule": ("constant", "cosine"), "precision": ("auto", "fp32", "bf16"),
+            "optimizer": ("sgd", "adamw"), "schedule": ("constant", "cosine", "decay"),
+            "precision": ("auto", "fp32", "bf16"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
         if self.steps < 1 or self.lr <= 0 or not 0 <= self.warmup < 1:
             raise ValueError(f"need steps >= 1, lr > 0 and 0 <= warmup < 1; got {self.steps}, {self.lr}, {self.warmup}")
+        if self.schedule == "decay" and (self.period < 1 or not 0 < self.decay <= 1):
+            raise ValueError(f"need period >= 1 and 0 < decay <= 1; got {self.period} and {self.decay}")
 
     def lr_at(self, step: int) -> float:
         """Learning rate of step 0 .. steps - 1."""
         if self.schedule == "constant":
             return self.lr
+        if self.schedule == "decay":
+            return self.lr * self.decay ** (step // self.period)
         rise = self.warmup * self.steps
         if step < rise:
             return self.lr * (step + 1) / (rise + 1)
@@ -99,16 +110,26 @@ def autocast(device: torch.device, precision: str):
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """SGD or AdamW; weight decay acts on matrices and filters only, not on biases and normalisation."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if not parameters:
+    """SGD or AdamW; weight decay acts on matrices and filters only, not on biases and normalisation.
+
+    Each group's ``scale`` is the factor of ``config.lr_scale``; one of its names that fits no parameter is an error.
+    """
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if not named:
         raise ValueError("the model has no parameter to train")
+    for start, _ in config.lr_scale:
+        if not any(name.startswith(start) for name, _ in model.named_parameters()):
+            raise ValueError(f"lr_scale: no parameter of the model is called {start!r}...")
+    groups = {}
+    for name, p in named:
+        scale = next((factor for start, factor in config.lr_scale if name.startswith(start)), 1.0)
+        groups.setdefault((scale, p.ndim <= 1), []).append(p)
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": parameters, "weight_decay": 0.0 if plain else config.weight_decay, "scale": scale}
+        for (scale, plain), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9)
+        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=config.nesterov)
     return torch.optim.AdamW(groups, lr=config.lr)
 
 
@@ -144,10 +165,12 @@ def fit(
             break
         started = time.perf_counter()
         batch = batches(config.seed, step)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # so that the seconds of data and model are told apart
         loaded = time.perf_counter()
         torch.manual_seed(config.seed * 1_000_003 + step)  # dropout
         for group in optimizer.param_groups:
-            group["lr"] = config.lr_at(step)
+            group["lr"] = config.lr_at(step) * group.get("scale", 1.0)
         model.train()
         with autocast(device, config.precision):
             loss = objective(model, batch)

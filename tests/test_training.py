@@ -165,11 +165,29 @@ class TestOptimisers:
         assert TrainConfig(steps=5, lr=0.3).lr_at(4) == 0.3
         assert TrainConfig(steps=1, lr=0.3, schedule="cosine").lr_at(0) > 0
 
+    def test_decay_in_periods_and_rates_of_their_own_by_hand(self):
+        """Each parameter walks as SGD with its own rate does; momentum, and a Nesterov step."""
+        config = TrainConfig(steps=7, lr=0.1, schedule="decay", decay=0.5, period=3, nesterov=True,
+                             lr_scale=(("bias", 0.01), ("b", 7.0)))  # fmt: skip
+        assert [config.lr_at(t) for t in range(7)] == pytest.approx([0.1] * 3 + [0.05] * 3 + [0.025])
+        model = line()
+        fit(model, lambda seed, step: float(step), quadratic, config, **quiet)
+        for parameter, scale in ((model.weight, 1), (model.bias, 0.01)):
+            value, speed = 1.0, 0.0
+            for step in range(7):
+                gradient = value - step
+                speed = 0.9 * speed + gradient
+                value -= scale * config.lr_at(step) * (gradient + 0.9 * speed)
+            assert parameter.flatten()[0].item() == pytest.approx(value, rel=1e-4)
+        with pytest.raises(ValueError, match=r"no parameter of the model is called 'head'"):
+            make_optimizer(model, replace(config, lr_scale=(("head", 0.1),)))
+
     @pytest.mark.parametrize(
         ("wrong", "message"),
         [
             ({"optimizer": "adam"}, "optimizer must be one of sgd, adamw, not 'adam'"),
-            ({"schedule": "step"}, "schedule must be one of constant, cosine, not 'step'"),
+            ({"schedule": "step"}, "schedule must be one of constant, cosine, decay, not 'step'"),
+            ({"schedule": "decay"}, "need period >= 1 and 0 < decay <= 1; got 0 and 0.1"),
             ({"precision": "fp16"}, "precision must be one of auto, fp32, bf16, not 'fp16'"),
             ({"steps": 0}, r"need steps >= 1, lr > 0 and 0 <= warmup < 1; got 0"),
             ({"lr": -1.0}, r"got 6, -1.0"),

@@ -104,3 +104,62 @@ class TripletSampler:
             others = self.others[anchor]
             negative = others[rng.integers(len(others))]
         return self.sketch[anchor], self.photo[int(positive)], self.photo[int(negative)]
+
+
+class PlainSampler:
+    """Batches of images in random order, without replacement until too few are left for a batch, then in a new order.
+
+    ``sampler(seed, step)`` -> image index [B]; ``labels[index]`` are class numbers 0 .. classes - 1, in the order of
+    the identities. A split smaller than a batch gives all its images every time.
+    """
+
+    def __init__(self, split: Split, batch_size: int):
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1 (got {batch_size})")
+        self.identities, self.labels = np.unique(split.ids, return_inverse=True)
+        self.batch_size = min(batch_size, len(split))
+
+    @property
+    def classes(self) -> int:
+        return len(self.identities)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in one order of the images."""
+        return len(self.labels) // self.batch_size
+
+    def __call__(self, seed: int, step: int) -> np.ndarray:
+        epoch, at = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng([seed, epoch]).permutation(len(self.labels))
+        return order[at * self.batch_size : (at + 1) * self.batch_size]
+
+
+class IdentitySampler(PlainSampler):
+    """Batches of ``identities`` x ``images``: every identity equally often, however many images it has (P x K).
+
+    Identities come in random order as in :class:`PlainSampler`; each brings ``images`` of its images, all different
+    where it has that many, else each of them before any comes twice. A batch is ordered by identity.
+    """
+
+    def __init__(self, split: Split, identities: int, images: int = 4):
+        if identities < 1 or images < 1:
+            raise ValueError(f"identities and images must be at least 1 (got {identities} and {images})")
+        super().__init__(split, identities * images)
+        self.images = images
+        self.members = [np.flatnonzero(self.labels == label) for label in range(self.classes)]
+        self.per_batch = min(identities, self.classes)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in one order of the identities."""
+        return self.classes // self.per_batch
+
+    def __call__(self, seed: int, step: int) -> np.ndarray:
+        epoch, at = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng([seed, epoch]).permutation(self.classes)
+        rng = np.random.default_rng([seed, step, 1])
+        chosen = []
+        for label in order[at * self.per_batch : (at + 1) * self.per_batch]:
+            rounds = -(-self.images // len(self.members[label]))  # permutations needed for that many images
+            chosen.append(np.concatenate([rng.permutation(self.members[label]) for _ in range(rounds)])[: self.images])
+        return np.concatenate(chosen)
