@@ -60,39 +60,47 @@ def average_precision(ranks, definition: str = "rectangle") -> float:
 def rank_metrics(
     similarity, query_ids, gallery_ids, query_cams=None, gallery_cams=None, *, average_precision: str = "rectangle"
 ) -> RankMetrics:
-    """Judge a similarity matrix [Q, G] (NumPy or torch, higher = more alike) -> :class:`RankMetrics`."""
+    """Judge a similarity matrix [Q, G] (NumPy or torch, higher = more alike) -> :class:`RankMetrics`.
+
+    The gallery is never sorted: the rank of a match is one plus the number of images that count and score at least
+    as much, so each row is compared with its few matches. The matrix is read in place, in its own precision, and
+    comes from a GPU a few rows at a time; beside it a few MiB are enough.
+    """
     definition = average_precision
     if definition not in DEFINITIONS:
         raise ValueError(f"average_precision must be one of {', '.join(DEFINITIONS)}, not {definition!r}")
-    similarity = _array(similarity, "similarity")
-    query_ids, gallery_ids = _array(query_ids, "query_ids"), _array(gallery_ids, "gallery_ids")
-    if similarity.shape != (len(query_ids), len(gallery_ids)):
+    similarity = similarity.detach() if hasattr(similarity, "detach") else np.asarray(similarity)
+    if similarity.ndim != 2:
+        raise ValueError(f"similarity must be a matrix [Q, G], got shape {tuple(similarity.shape)}")
+    shape = tuple(similarity.shape)
+    query_ids, gallery_ids = _host(query_ids), _host(gallery_ids)
+    if shape != (len(query_ids), len(gallery_ids)):
         raise ValueError(
-            f"similarity has shape {similarity.shape}, but there are {len(query_ids)} queries and "
-            f"{len(gallery_ids)} gallery images"
+            f"similarity has shape {shape}, but there are {len(query_ids)} queries and {len(gallery_ids)} gallery images"
         )
     if (query_cams is None) != (gallery_cams is None):
         raise ValueError("give query_cams and gallery_cams together, or neither")
     if query_cams is not None:
-        query_cams, gallery_cams = _array(query_cams, "query_cams"), _array(gallery_cams, "gallery_cams")
-        if (len(query_cams), len(gallery_cams)) != similarity.shape:
-            raise ValueError(f"{len(query_cams)} and {len(gallery_cams)} cameras for a matrix {similarity.shape}")
+        query_cams, gallery_cams = _host(query_cams), _host(gallery_cams)
+        if (len(query_cams), len(gallery_cams)) != shape:
+            raise ValueError(f"{len(query_cams)} and {len(gallery_cams)} cameras for a matrix {shape}")
 
+    order = np.argsort(gallery_ids, kind="stable")  # gallery images grouped by identity: one look-up per query
+    begin, end = (np.searchsorted(gallery_ids[order], query_ids, side) for side in ("left", "right"))
     first = np.zeros(len(query_ids), dtype=np.int64)
     precision = np.full(len(query_ids), np.nan)
     same_camera_only = 0
-    for q, row in enumerate(similarity):
-        if np.isnan(row).any():
+    for q in range(len(query_ids)):
+        if q % CHUNK == 0:
+            block = np.ascontiguousarray(_host(similarity[q : q + CHUNK]))
+        row = block[q % CHUNK]
+        if row.size and np.isnan(row.max()):
             raise ValueError(f"similarity contains NaN (query {q}): scores cannot be ranked")
-        match = gallery_ids == query_ids[q]
-        if query_cams is not None:
-            same_camera = gallery_cams == query_cams[q]
-            right = match & ~same_camera
-            same_camera_only += bool(match.any() and not right.any())
-        else:
-            right = match
-        if right.any():
-            ranks = _ranks(row[right], row[~match])
+        same = order[begin[q] : end[q]]  # gallery images of the query's identity
+        right = same if query_cams is None else same[gallery_cams[same] != query_cams[q]]
+        same_camera_only += len(right) == 0 and len(same) > 0
+        if len(right):
+            ranks = _ranks(row, row[right], row[same])
             first[q] = ranks[0]
             precision[q] = _ap(ranks, definition)
     valid = first > 0
@@ -102,7 +110,7 @@ def rank_metrics(
             f"{same_camera_only} have matches from their own camera only (these are ignored by rule), "
             f"{len(query_ids) - same_camera_only} have no gallery image of their identity"
         )
-    hits = np.bincount(first[valid], minlength=similarity.shape[1] + 1)[1:]
+    hits = np.bincount(first[valid], minlength=shape[1] + 1)[1:]
     return RankMetrics(
         cmc=hits.cumsum() / valid.sum(), mean_ap=float(precision[valid].mean()), first_rank=first,
         average_precision=precision, num_valid=int(valid.sum()), definition=definition,
@@ -110,20 +118,25 @@ def rank_metrics(
 
 
 _ap = average_precision
+CHUNK = 256  # rows that are on the CPU at a time, where the matrix is not
 
 
-def _ranks(right: np.ndarray, wrong: np.ndarray) -> np.ndarray:
-    """Ranks (1 = best) of the scores ``right`` among themselves and ``wrong``; O((R + W) log R), no gallery sort."""
-    ascending = np.sort(right)
-    wrong = wrong[wrong >= ascending[0]]  # the rest is behind all of them, and it is most of the gallery
-    beaten = np.searchsorted(ascending, wrong, side="right")  # how many right scores are <= each wrong one
-    ahead = np.bincount(beaten, minlength=len(right) + 1)[::-1].cumsum()[::-1]  # wrong scores >= the k-th right one
-    return np.arange(1, len(right) + 1) + ahead[1:][::-1]
+def _ranks(row: np.ndarray, right: np.ndarray, same: np.ndarray) -> np.ndarray:
+    """Ranks (1 = best) of the scores ``right`` in ``row``, in which those in ``same`` (right ones too) do not count."""
+    right, same = np.sort(right), np.sort(same)
+    if len(right) <= 64:  # a comparison of the row per match is the fastest as long as there are few
+        at_least = np.array([np.count_nonzero(row >= score) for score in right])
+    else:
+        beaten = np.searchsorted(right, row, side="right")  # how many right scores are <= each score
+        at_least = np.bincount(beaten, minlength=len(right) + 1)[::-1].cumsum()[-2::-1]
+    ahead = at_least - (len(same) - np.searchsorted(same, right))  # wrong scores >= each right one
+    return np.arange(1, len(right) + 1) + ahead[::-1]
 
 
-def _array(values, name: str) -> np.ndarray:
-    array = values.detach().float().cpu().numpy() if hasattr(values, "detach") and name == "similarity" else values
-    array = np.asarray(array.cpu() if hasattr(array, "cpu") else array)
-    if name == "similarity" and array.ndim != 2:
-        raise ValueError(f"similarity must be a matrix [Q, G], got shape {array.shape}")
-    return array
+def _host(values) -> np.ndarray:
+    """A NumPy array of anything, without a copy where it is one; half precision, slow on a CPU, becomes single."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = (values.float() if values.dtype.itemsize < 4 and values.is_floating_point() else values).numpy()
+    values = np.asarray(values)
+    return values.astype(np.float32) if values.dtype == np.float16 else values
