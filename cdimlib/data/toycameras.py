@@ -170,7 +170,7 @@ def backdrop(camera: Camera, height: int, width: int) -> Tensor:
     rows, columns = round(RISE * height), SPAN * width
     y = RISE * (1 - (np.arange(rows) + 0.5) / rows)[None] - 0.06
     x = 0.5 * SPAN * ((np.arange(columns) + 0.5) / columns)[None]
-    canvas = Canvas(torch.empty(1, 3, rows, columns), x, y)
+    canvas = Canvas(torch.zeros(1, 3, rows, columns), x, y)
     hz, right = camera.horizon, 0.5 * SPAN
     paint = canvas.paint
     flat = lambda bottom, top: slab(right / 2, bottom, top, right, right, 0.0)  # noqa: E731
