@@ -77,7 +77,7 @@ class FeatureMaskNet(VectorMatcher):
     ):
         super().__init__()
         descriptor(torch.zeros(1, 1), torch.zeros(1, 1), alpha)  # refuses an alpha outside [0, 1]
-        common = {"dropout": dropout, "pixels": pixels, "unit": "none"}
+        common = {"dropout": dropout, "pixels": pixels}
         self.grn = PersonFusion(classes, (), backbone=backbone, weights=weights, **common)
         rest = Backbone(backbone, weights=weights, taps="res5", after=layer)
         self.lan = PersonFusion(classes, (), backbone=rest, **common)

@@ -1,0 +1,439 @@
+"""Experiments with people: a configuration becomes results (see :mod:`cdimlib.results`), one for each row of a table.
+
+Two papers share this floor, since both learn a vector from identities: mid-level fusion and the Feature Mask Network.
+One training can fill several rows: a Vanilla is also judged with its middle joined untrained, and a Feature Mask
+Network by its global network, its local one, and both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import results
+from .data import Benchmark, Split, load
+from .data.augment import PersonInput
+from .data.samplers import IdentitySampler, PlainSampler, generator_for
+from .losses import ranking_hinge
+from .models.fmn import FeatureMaskNet, descriptor
+from .models.matcher import VectorMatcher
+from .models.midlevel import PersonFusion
+from .models.residual import Backbone
+from .retrieval import encode, rank_metrics, similarity
+from .retrieval.protocols import multi_query
+from .retrieval.reranking import k_reciprocal
+from .training import History, TrainConfig, fit, pick_device, seed_everything
+
+FUSION, MASK = "midlevel-fusion", "feature-mask-network"
+#: what can be trained: for mid-level fusion the maps to fuse (stage, units), for the mask network its layer
+ROWS = {
+    "vanilla": (),
+    "fusion": ("res5(a,b)",),
+    "flatten": ("res5(a,b)",),
+    "res2,3,4": ("res2", "res3", "res4"),
+    "res4(a-f)": ("res4(a-f)",),
+    "res2,3,4+res5(a,b)": ("res2", "res3", "res4", "res5(a,b)"),
+    "fmn": "pool1",
+    "fmn-res1": "res1",
+    "fmn-res2": "res2",
+    "fmn-res3": "res3",
+    "fmn-res4": "res4",
+}
+_OVERALL = {"Vanilla": "vanilla", "Ours": "fusion"}
+_SEARCH = {"Basel.": "grn", "FMN": "fmn", "FMN+re-rank": "fmn+rerank"}
+#: (paper, table) -> method as printed -> our row
+TABLES = {
+    (FUSION, 4): _OVERALL, (FUSION, 5): _OVERALL, (FUSION, 6): _OVERALL,
+    (FUSION, 8): {"Vanilla+fusion": "vanilla+fusion", "res2, res3, res4": "res2,3,4", "res4(a-f)": "res4(a-f)",
+                  "res2,3,4 + res5(a,b)": "res2,3,4+res5(a,b)", "res5(a,b) (Ours)": "fusion"},
+    (FUSION, 10): {"Flattening": "flatten", "GAP (Ours)": "fusion"},
+    (MASK, 1): {"GRN": "grn", "LAN": "lan", "FMN": "fmn"},
+    (MASK, 2): _SEARCH, (MASK, 3): _SEARCH, (MASK, 4): _SEARCH,
+    (MASK, 5): {"Pool1": "fmn", "Res2": "fmn-res2", "Res3": "fmn-res3", "Res4": "fmn-res4"},
+}  # fmt: skip
+ALPHAS = tuple(round(0.1 * i, 1) for i in range(11))
+
+
+@dataclass(frozen=True)
+class PersonRun:
+    """One training on images of people. :func:`as_published` gives the papers' own settings.
+
+    row: a key of ``ROWS``; benchmark, size: name and ``size`` for :func:`cdimlib.data.load`; people: training
+    identities to use (0: all); backbone, weights, width, norm, neck, dropout, unit: see
+    :class:`~cdimlib.models.midlevel.PersonFusion`; pixels: (H, W).
+    epochs, batch: passes over as many images as the training set has, images of a step; identities: distinct people
+    of a batch (0: plain sampling); smoothing: of the labels.
+    optimizer, lr, weight_decay, schedule: see :class:`~cdimlib.training.TrainConfig`; decay acts every ``period``
+    epochs; backbone_lr: factor on the learning rate of backbone parameters.
+    flip, pad, crop, erase: see :class:`~cdimlib.data.augment.PersonInput`.
+    margin, rank_weight: of the ranking hinge; a mask network has no default margin, since its paper gives none.
+    mask_epochs, mask_period: of stage 2 (0: as stage 1); alpha: of the descriptor; rerank: judge re-ranked lists too.
+    validation: share of training identities held out to choose a checkpoint, ``evaluations`` times; with 0 all are
+    trained on and the last weights are taken, which looks at no test image either.
+    label: a word for the file name, to tell runs apart that differ in other settings.
+    """
+
+    row: str
+    benchmark: str = "toytown-plaza"
+    seed: int = 0
+    size: str | None = None
+    people: int = 0
+    backbone: str = "resnet50"
+    weights: str | None = None
+    pixels: tuple[int, int] = (128, 64)
+    width: int = 1024
+    norm: bool = True
+    neck: bool = False
+    dropout: float = 0.0
+    unit: str = "whole"
+    epochs: float = 12
+    batch: int = 64
+    identities: int = 0
+    smoothing: float = 0.0
+    optimizer: str = "adamw"
+    lr: float = 3.5e-4
+    weight_decay: float = 0.0
+    schedule: str = "decay"
+    decay: float = 0.95
+    period: float = 1.0
+    backbone_lr: float = 1.0
+    flip: float = 0.5
+    pad: int = 0
+    crop: float | None = None
+    erase: float = 0.0
+    margin: float | None = None
+    rank_weight: float = 1.0
+    mask_epochs: float = 0
+    mask_period: float = 0
+    alpha: float = 0.5
+    rerank: bool = False
+    validation: float = 0.0
+    evaluations: int = 5
+    precision: str = "auto"
+    compile: bool = False
+    label: str = ""
+
+    def __post_init__(self):
+        if self.row not in ROWS:
+            raise ValueError(f"unknown row {self.row!r}: choose from {', '.join(ROWS)}")
+        if self.masked and self.margin is None:
+            raise ValueError(f"row {self.row!r} needs margin=, of the ranking hinge: the paper does not give it")
+        if self.identities and self.batch % self.identities:
+            raise ValueError(f"a batch of {self.batch} does not divide into {self.identities} identities")
+        object.__setattr__(self, "pixels", tuple(self.pixels))
+
+    @property
+    def masked(self) -> bool:
+        return isinstance(ROWS[self.row], str)
+
+    @property
+    def input(self) -> PersonInput:
+        return PersonInput(self.pixels, self.flip, self.pad, self.crop, self.erase)
+
+    @property
+    def track(self) -> str:
+        return self.weights or "scratch"
+
+    def budget(self, stage: int = 2) -> str:
+        """The part of a result's name that says how large a run was; stage 1 is the global network's alone."""
+        words = [self.backbone, f"{self.pixels[0]}x{self.pixels[1]}", f"{self.epochs:g}ep", self.label]
+        if self.masked and stage == 2:
+            words[3:3] = [f"{self.mask_epochs or self.epochs:g}ep", f"m{self.margin:g}"]
+        return "-".join(word for word in words if word)
+
+
+def as_published(row: str, **changes) -> PersonRun:
+    """The paper's recipe of a row, as far as it is known.
+
+    Mid-level fusion (Sec. 4.1): Adam 3.5e-4 (5e-4 for CUHK03), decay factor 0.95, 64 images of 256 x 128, flips,
+    60,000 steps, about 297 epochs of Market-1501. Unknown: the period of the decay (here 5 epochs).
+    Feature mask network (Sec. 4.2): SGD, flips and crops of 224 x 224; the rate 0.1 falls to 0.01 after 20 epochs, for
+    stage 2 after 35. It must be that of new layers, pretrained ones having a thousandth: so does the code of the
+    alignment network on which the paper builds, from which batch, epochs, weight decay, dropout and crop are taken.
+    """
+    if isinstance(ROWS.get(row), str):
+        recipe = dict(pixels=(224, 224), epochs=25, mask_epochs=40, batch=32, optimizer="sgd", lr=0.1, decay=0.1,
+                      period=20, mask_period=35, backbone_lr=1e-3, weight_decay=5e-4, crop=0.85, dropout=0.75)
+    else:
+        recipe = dict(pixels=(256, 128), epochs=297, period=5, lr=3.5e-4)
+        if changes.get("benchmark", "").startswith("cuhk03"):
+            recipe |= dict(epochs=652, lr=5e-4)  # 75,000 steps
+    return PersonRun(row, **{"benchmark": "market1501", "weights": "imagenet", **recipe, **changes})
+
+
+def taps_of(row: str, backbone: Backbone) -> tuple[str, ...]:
+    """Maps that a row fuses: "res4(a-f)" is every unit of stage 4, "res5(a,b)" those of stage 5 before its last.
+
+    In ResNet-50 these are the units the paper names.
+    """
+    taps = []
+    for word in ROWS[row]:
+        units = [place for place in backbone.places if re.fullmatch(rf"{word[:4]}[a-z]+", place)]
+        taps += [word] if "(" not in word else units[:-1] if word.startswith("res5") else units
+    return tuple(taps)
+
+
+def build(run: PersonRun, classes: int) -> PersonFusion | FeatureMaskNet:
+    """The model of a row for that many training identities, untrained but for ImageNet weights."""
+    if run.masked:
+        layer = ROWS[run.row]
+        if (layer, run.backbone) == ("pool1", "mobilenet_v2"):
+            layer = "res2a"  # it has no pool; this is its first map at stride 4
+        return FeatureMaskNet(classes, layer, backbone=run.backbone, weights=run.weights, pixels=run.pixels,
+                              alpha=run.alpha, dropout=run.dropout)
+    backbone = Backbone(run.backbone, weights=run.weights)
+    return PersonFusion(classes, taps_of(run.row, backbone), backbone=backbone, width=run.width, norm=run.norm,
+                        pooling="flatten" if run.row == "flatten" else "gap", neck=run.neck, dropout=run.dropout,
+                        unit=run.unit, pixels=run.pixels)
+
+
+def person_batches(run: PersonRun, train: Split, device) -> tuple[Callable, PlainSampler]:
+    """(seed, step) -> (float images [B, 3, H, W], class numbers [B]), and the sampler behind it.
+
+    The images stay on the device as uint8 and are augmented there.
+    """
+    sampler = (IdentitySampler(train, run.identities, run.batch // run.identities) if run.identities
+               else PlainSampler(train, run.batch))
+    images, labels = train.images.to(device), torch.as_tensor(sampler.labels, device=device)
+
+    def batches(seed: int, step: int):
+        index = torch.as_tensor(sampler(seed, step), device=device)
+        return run.input.training(images.index_select(0, index), generator_for(seed, step)), labels[index]
+
+    return batches, sampler
+
+
+def identity_objective(smoothing: float = 0.0) -> Callable:
+    """Cross-entropy over the training identities (midlevel-fusion, Eq. (3); feature-mask-network, Eq. (4))."""
+
+    def objective(model: PersonFusion, batch) -> Tensor:
+        images, labels = batch
+        return F.cross_entropy(model.logits(images).float(), labels, label_smoothing=smoothing)
+
+    return objective
+
+
+def mask_objective(margin: float, weight: float = 1.0, smoothing: float = 0.0) -> Callable:
+    """Cross-entropy of the local network, plus the ranking hinge (feature-mask-network, Algorithm 1, stage 2)."""
+
+    def objective(model: FeatureMaskNet, batch) -> Tensor:
+        images, labels = batch
+        reference, local = (logits.float() for logits in model.logits(images))
+        right = [logits.softmax(dim=1).gather(1, labels[:, None])[:, 0] for logits in (reference, local)]
+        classification = F.cross_entropy(local, labels, label_smoothing=smoothing)
+        return classification + weight * ranking_hinge(*right, margin=margin)
+
+    return objective
+
+
+def load_trained(model: nn.Module, checkpoint: str | Path) -> None:
+    """Copy a checkpoint of :func:`cdimlib.training.fit` into a model (the weights of its best validation, if any).
+
+    A model without a classifier takes the rest. Raises FileNotFoundError, or ValueError where the two do not fit.
+    """
+    if not Path(checkpoint).is_file():
+        raise FileNotFoundError(f"{checkpoint} does not exist: train first, with checkpoint= or work= set to keep it")
+    state = torch.load(checkpoint, weights_only=True, map_location="cpu")
+    if not isinstance(state, dict) or not {"model", "best"} <= state.keys():
+        raise ValueError(f"{checkpoint} is not a checkpoint of cdimlib.training.fit")
+    state, own = state["best"] or state["model"], model.state_dict()
+    for name in [n for n in state if n.endswith("classifier.weight") and n in own]:
+        if len(state[name]) != len(own[name]):
+            raise ValueError(f"{checkpoint} was trained with {len(state[name])} identities, this model has "
+                             f"{len(own[name])}: build it with classes={len(state[name])}, or with None for search")
+    state = {name: value for name, value in state.items() if name in own or "classifier." not in name}
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{checkpoint} belongs to another model ({' '.join(str(error).split())})") from error
+
+
+def train_person(
+    run: PersonRun, bench: Benchmark, *, work: str | Path | None = None, progress: bool = True
+) -> tuple[nn.Module, list[History]]:
+    """Train one configuration on ``bench.train`` -> (model, history of each stage).
+
+    work: folder of checkpoints to resume from; the global network's is shared by all runs with the same stage 1.
+    """
+    device = pick_device()
+    held = bench.with_validation(run.validation, seed=run.seed) if run.validation else bench
+    batches, sampler = person_batches(run, held.train, device)
+    seed_everything(run.seed)
+    model = build(run, sampler.classes).to(device, memory_format=torch.channels_last)
+    per_epoch, histories = len(held.train) / run.batch, []
+
+    def validate(net) -> float:
+        seen = [(encode(net, s.images, run.input), s.ids, s.cams) for s in (held.query, held.gallery)]
+        return judge(net, *seen)["mAP"]
+
+    def stage(net, objective, epochs, period, name, scales) -> None:
+        steps = max(1, round(epochs * per_epoch))
+        config = TrainConfig(
+            steps, run.lr, run.optimizer, run.weight_decay, run.schedule, decay=run.decay, seed=run.seed,
+            period=max(1, round(period * per_epoch)), lr_scale=scales if run.backbone_lr != 1 else (),
+            evaluate_every=max(1, steps // run.evaluations), precision=run.precision,
+        )
+        if run.compile:
+            net.logits = torch.compile(net.logits)
+        histories.append(fit(
+            net, batches, objective, config, validate=validate if run.validation else None,
+            checkpoint=Path(work) / f"{name}.pt" if work else None, progress=progress, label=name,
+        ))
+
+    name = checkpoint_name(run)
+    if run.masked:
+        first = checkpoint_name(replace(run, row="fmn", margin=0, rank_weight=1, mask_epochs=0, mask_period=0,
+                                        alpha=0.5, rerank=False, label=""))  # fmt: skip
+        stage(model.grn, identity_objective(run.smoothing), run.epochs, run.period, f"grn-{first}",
+              (("backbone", run.backbone_lr),))
+        model.freeze_global()
+        stage(model, mask_objective(run.margin, run.rank_weight, run.smoothing), run.mask_epochs or run.epochs,
+              run.mask_period or run.period, name, (("lan.backbone", run.backbone_lr),))
+    else:
+        stage(model, identity_objective(run.smoothing), run.epochs, run.period, name, (("backbone", run.backbone_lr),))
+    return model, histories
+
+
+def checkpoint_name(run: PersonRun) -> str:
+    """Row, seed and a digest of all settings."""
+    digest = hashlib.sha256(json.dumps(asdict(run), sort_keys=True).encode()).hexdigest()[:10]
+    return f"{run.row.replace(',', '_')}-s{run.seed}-{digest}"
+
+
+def judge(matcher, queries, gallery) -> dict:
+    """acc@1, 5, 10 and 20, mean AP by both definitions (percent) and every query's first rank (0: skipped).
+
+    matcher: a matcher, or the similarity [Q, G] itself; queries, gallery: (features, ids, cams).
+    """
+    scores = similarity(matcher, queries[0], gallery[0]) if isinstance(matcher, nn.Module) else matcher
+    labels = queries[1], gallery[1], queries[2], gallery[2]
+    metrics, other = (rank_metrics(scores, *labels, average_precision=name) for name in ("rectangle", "trapezoid"))
+    return {**{f"acc@{k}": metrics.accuracy(k) for k in (1, 5, 10, 20)}, "mAP": 100 * metrics.mean_ap,
+            "mAP (trapezoid)": 100 * other.mean_ap, "first_rank": metrics.first_rank.tolist()}
+
+
+def multi_images(bench: Benchmark) -> Split:
+    """The images that may ask together: Market-1501's own list, else every test image of a query's person and camera.
+
+    The rule that leaves a query's own camera out of its ranking makes those of the gallery free to ask.
+    """
+    if "multi_query" in bench.meta:
+        return bench.meta["multi_query"]
+    asked, gallery = set(zip(bench.query.ids, bench.query.cams)), bench.gallery
+    return Split.join([bench.query, gallery.where(np.array([p in asked for p in zip(gallery.ids, gallery.cams)]))])
+
+
+def judge_rows(run: PersonRun, model: nn.Module, bench: Benchmark) -> dict[str, dict]:
+    """row -> metrics by data set: its name (single query) and "<name> multi-query" (see :func:`multi_images`).
+
+    A mask network's own row also holds, under "alpha", what every share of the global network would score.
+    """
+    splits, plain, out = (bench.query, bench.gallery, multi_images(bench)), VectorMatcher(), {}
+    look = lambda m: [(encode(m, s.images, run.input).float(), s.ids, s.cams) for s in splits]  # noqa: E731
+    mix = lambda seen, alpha: [(descriptor(*f.chunk(2, dim=1), alpha), *labels) for f, *labels in seen]  # noqa: E731
+    if run.masked:
+        model.alpha = 0.5  # both halves are there; other shares follow from it
+        both, model.alpha = look(model), run.alpha
+        shares = {"grn": 1.0, f"lan{run.row.removeprefix('fmn')}": 0.0, run.row: run.alpha}
+        views = {row: mix(both, alpha) for row, alpha in shares.items()}
+    else:
+        views = {run.row: look(model)}
+        if run.row == "vanilla":
+            views["vanilla+fusion"] = look(model.join(taps_of("fusion", model.backbone)))
+    for row, (queries, gallery, several) in views.items():
+        together = judge(VectorMatcher("cosine"), multi_query(*several), gallery)
+        out[row] = {bench.name: judge(plain, queries, gallery), f"{bench.name} multi-query": together}
+        if run.rerank:
+            pairs = ((queries, gallery), (queries, queries), (gallery, gallery))
+            distance = k_reciprocal(*(-similarity(plain, a[0], b[0]) for a, b in pairs), squared=True)
+            out[f"{row}+rerank"] = {bench.name: judge(-distance, queries, gallery)}
+    if run.masked:
+        swept = {str(a): judge(plain, *mix(both[:2], a)) for a in ALPHAS}
+        out[run.row][bench.name]["alpha"] = {a: {m: round(j[m], 3) for m in ("acc@1", "mAP")} for a, j in swept.items()}
+    return out
+
+
+def run_person(
+    run: PersonRun, *, bench: Benchmark | None = None, root=None, work: str | Path | None = None, progress: bool = True
+) -> tuple[list[dict], nn.Module]:
+    """Train and test one configuration -> (a result for each row it fills, trained model).
+
+    bench: a benchmark to use instead of ``load(run.benchmark, root, pixels=run.pixels)``.
+    work: folder of checkpoints (see :func:`train_person`).
+    The test split is looked at once, with the last weights, or with those chosen on held-out training identities.
+    """
+    started, device = time.perf_counter(), pick_device()
+    options = {"size": run.size} if run.size else {}
+    bench = bench or load(run.benchmark, root, pixels=run.pixels, **options)
+    if run.people:
+        kept = np.random.default_rng(0).permutation(np.unique(bench.train.ids))[: run.people]
+        bench = replace(bench, train=bench.train.where(np.isin(bench.train.ids, kept)))
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    model, histories = train_person(run, bench, work=work, progress=progress)
+    rows, last = judge_rows(run, model, bench), histories[-1]
+    seen = run.batch * sum(len(h.losses) for h in histories)
+    common = {
+        "paper": MASK if run.masked else FUSION, "track": run.track, "seed": run.seed, "config": asdict(run),
+        "data": {"name": bench.name, "note": bench.note, "train_images": len(bench.train),
+                 "train_identities": len(np.unique(bench.train.ids)), "test_queries": len(bench.query),
+                 "gallery_images": len(bench.gallery)},
+        "protocol": "every query against the gallery, the query's own camera left out",
+        "average_precision": "rectangle", "parameters": sum(p.numel() for p in model.parameters()),
+        "curve": {"loss": [[round(v, 4) for v in h.losses[:: max(1, len(h.losses) // 100)]] for h in histories],
+                  "validation": last.validation, "best_step": last.best_step},
+        "data_seconds": round(sum(h.data_seconds for h in histories), 1),
+        "model_seconds": round(sum(h.model_seconds for h in histories), 1),
+        "train_images_per_second": round(seen / max(1e-9, sum(h.data_seconds + h.model_seconds for h in histories)), 1),
+        "peak_memory_mib": peak_memory(device), "wall_seconds": round(time.perf_counter() - started, 1),
+        **results.machine(device),
+    }
+    return [{**common, "row": row, "budget": run.budget(1 if row.startswith("grn") else 2), "metrics": metrics}
+            for row, metrics in rows.items()], model
+
+
+def run_grid(runs: list[PersonRun], *, root=None, folder=None, work=None, progress: bool = True) -> list[dict]:
+    """Every run that has no result yet, in order; results are written as they come, so a stopped grid resumes.
+
+    work: folder for checkpoints; a run's own is deleted when it is done, a global network's stays for others.
+    """
+    done = []
+    for run in runs:
+        stub = {"paper": MASK if run.masked else FUSION, "track": run.track, "row": run.row, "seed": run.seed,
+                "data": {"name": run.benchmark}, "budget": run.budget()}
+        path = results.path_of(stub, folder)
+        if path.exists():
+            stored, settings = json.loads(path.read_text())["config"], json.loads(json.dumps(asdict(run)))
+            if other := {name: value for name, value in settings.items() if stored.get(name) != value}:
+                raise ValueError(f"{path} was run with other settings than {other}: give the run a label of its own")
+            continue
+        found, _ = run_person(run, root=root, work=work, progress=progress)
+        for result in found:
+            results.save(result, folder)
+        for ending in (".pt", ".jsonl") if work else ():
+            (Path(work) / f"{checkpoint_name(run)}{ending}").unlink(missing_ok=True)
+        done += found
+    return done
+
+
+def peak_memory(device: torch.device) -> float | None:
+    """Largest memory use so far in MiB: of the GPU, or of this process (None where the system does not tell)."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
