@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from . import results
 from .data import Benchmark, load
 from .data.samplers import PairSampler, TripletSampler, generator_for
-from .data.transforms import SketchInput, Warp, random_crop_flip
+from .data.transforms import SketchInput, Warp, random_crop_flip, wear
 from .losses import in_batch_contrastive, triplet
 from .models.dssa import DSSA
 from .models.inception import InceptionFusion
@@ -61,6 +61,7 @@ class SketchRun:
 
     row: a key of ``ROWS``; track: "modern" or "faithful"; benchmark: a name for :func:`cdimlib.data.load`;
     warp, jitter: strength of the deformation of a whole batch, and of each image (modern);
+    wear: share of drawings that get a thicker pen, and share that get a hole (modern);
     size: input pixels (the paper: 225); steps: updates; batch: pairs per category (modern) or triplets (faithful);
     init: "random", a checkpoint written by :func:`pretrain` (faithful: staged pretraining), or "imagenet" (the
     inception rows; torchvision fetches the weights);
@@ -71,8 +72,8 @@ class SketchRun:
     track: str = "modern"
     benchmark: str = "qmul"
     seed: int = 0
-    size: int = 105
-    steps: int = 300
+    size: int = 141
+    steps: int = 200
     batch: int = 48
     lr: float = 2e-3
     weight_decay: float = 0.05
@@ -80,6 +81,7 @@ class SketchRun:
     temperature: float = 0.07
     warp: float = 1.0
     jitter: float = 0.2
+    wear: float = 0.5
     margin: float = 0.3
     squared: bool = True
     hard_ratio: float = 0.75
@@ -135,8 +137,8 @@ def modern_batches(run: SketchRun, train, device):
         photo, sketch, group = sampler(seed, step)
         generator = generator_for(seed, step)
         both = images[torch.as_tensor(np.concatenate([photo, sketch]), device=device)]
-        both = run.input.normalise(own(both, run.size, generator, together=together))
-        both = both.to(memory_format=torch.channels_last)
+        both = wear(own(both, run.size, generator, together=together), run.wear, generator)
+        both = run.input.normalise(both).to(memory_format=torch.channels_last)
         return (*both.chunk(2), torch.as_tensor(group, device=device))
 
     return batches

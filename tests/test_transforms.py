@@ -17,6 +17,7 @@ from cdimlib.data.transforms import (
     resize,
     ten_views,
     to_input,
+    wear,
 )
 
 
@@ -166,3 +167,28 @@ class TestFitInk:
         drawings = torch.cat([self.drawing(8, 8, 15, 20), self.drawing(10, 10, 40, 9)])
         together = fit_ink(drawings, 40)
         assert all(torch.equal(together[i : i + 1], fit_ink(drawings[i : i + 1], 40)) for i in range(2))
+
+
+class TestWear:
+    @pytest.fixture
+    def drawings(self):
+        images = torch.full((200, 1, 40, 40), 255.0)
+        images[:, :, 20, :] = 0.0
+        return images
+
+    def test_nothing_at_zero(self, drawings):
+        before = drawings.clone()
+        assert torch.equal(wear(drawings, 0.0, torch.Generator().manual_seed(0)), before)
+
+    def test_share_gets_a_thicker_pen_and_share_gets_a_hole(self, drawings):
+        before = drawings.clone()
+        out = wear(drawings, 0.5, torch.Generator().manual_seed(0))
+        assert torch.equal(drawings, before), "the input must stay as it is"
+        ink = (out < 255).sum(dim=(2, 3))[:, 0]
+        rows = (out < 255).any(dim=3).sum(dim=2)[:, 0]  # 3 with the thicker pen, 1 without
+        assert set(rows.tolist()) <= {0, 1, 2, 3} and 60 < (rows > 1).sum() < 140
+        assert (ink[(rows == 1)] >= 40 - 15).all() and 20 < ((ink < 40) & (rows == 1)).sum()
+
+    def test_everything_at_one(self, drawings):
+        out = wear(drawings, 1.0, torch.Generator().manual_seed(0))
+        assert ((out < 255).any(dim=3).sum(dim=2) > 1).all()
