@@ -89,6 +89,23 @@ class Benchmark:
     note: str = ""
     meta: dict = field(default_factory=dict)
 
+    def accounting(self):
+        """A table (pandas): images, identities and cameras of train, query and gallery.
+
+        "distractors": gallery images whose identity no query asks about; they stay and can only be wrong. "junk
+        dropped": images left out on reading (``meta["junk"]``), since by rule they are neither right nor wrong.
+        """
+        import pandas as pd
+
+        return pd.DataFrame({
+            name: {
+                "images": len(split), "identities": len(np.unique(split.ids)),
+                "cameras": 0 if split.cams is None else len(np.unique(split.cams)),
+                "distractors": int((~np.isin(split.ids, self.query.ids)).sum()) if name == "gallery" else 0,
+                "junk dropped": self.meta.get("junk", {}).get(name, 0),
+            } for name, split in (("train", self.train), ("query", self.query), ("gallery", self.gallery))
+        }).T
+
     def category(self, name: str) -> Benchmark:
         """The part of a pooled benchmark that belongs to one category."""
         if name not in self.categories:

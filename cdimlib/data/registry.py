@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import qmul, table, toyshop
+from . import people, qmul, table, toyshop
 from .benchmark import Benchmark, pool
 
 
 def names() -> list[str]:
     """Every name that :func:`load` accepts, besides ``table:<path of a CSV file>``."""
     return sorted([
-        "qmul", *(f"qmul/{c}" for c in qmul.CATEGORIES), "toy-shop", *(f"toy-shop/{c}" for c in toyshop.CATEGORIES)
+        "qmul", *(f"qmul/{c}" for c in qmul.CATEGORIES), "toy-shop", *(f"toy-shop/{c}" for c in toyshop.CATEGORIES),
+        *people.NAMES,
     ])
 
 
@@ -25,6 +26,12 @@ def load(name: str, root: str | Path | None = None, **options) -> Benchmark:
           knobs of :class:`cdimlib.data.toyshop.ToyShop` (``pixels``, ``seed``, ``distortion``, ``lookalikes``, ...).
         - ``"qmul"`` or ``"qmul/shoes"`` and so on: the QMUL database of sketches and edge maps, uint8
           [N, 1, 256, 256]. No options.
+        - people, uint8 [N, 3, H, W], from your own copy (:mod:`cdimlib.data.people`). Options: ``pixels`` (height,
+          width), ``verbose`` and what is named here. ``"market1501"``: ``official_offsets`` (times as published code
+          counts them), ``multi_query``; ``"dukemtmc-reid"``; ``"msmt17"``; ``"cuhk03-np"`` (detected boxes) and
+          ``"cuhk03-np/labeled"``; the raw file ``"cuhk03"`` and ``"cuhk03/labeled"``: ``protocol`` ("classic", "new"),
+          ``split`` (0 to 19), ``validation`` (identities kept out of training); ``"cuhk01"``: ``split`` (0 to 9),
+          ``test`` (identities); ``"viper"``: ``split``, ``direction`` ("a->b" or "b->a").
         - ``"table:<path>"``: your own images, listed in a CSV file (:mod:`cdimlib.data.table`). Options: ``size``,
           ``channels``.
 
@@ -41,6 +48,9 @@ def load(name: str, root: str | Path | None = None, **options) -> Benchmark:
     source, _, category = name.partition("/")
     if source == "toy-shop":
         return toyshop.load_toyshop(category or None, **options)
+    if name in people.NAMES:
+        _only(name, options, ("pixels", "verbose", *people.SETS[source].options))
+        return people.load_people(name, root, **options)
     _only(name, options, ())
     if not category:
         return pool("qmul", [qmul.load_category(c, root) for c in qmul.CATEGORIES])
