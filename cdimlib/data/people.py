@@ -110,8 +110,9 @@ def parse(name: str, files) -> pd.DataFrame:
 def market_seconds(cams, sessions, frames, *, official_offsets: bool = False) -> np.ndarray:
     """Seconds float64 [N] of Market-1501: frame / 25 after the sessions of a camera are laid end to end.
 
-    Frame numbers start anew in each of a camera's six sessions, so a session is shifted by the largest frame numbers of
-    the sessions before it: pass the images of train, query and gallery together.
+    Frame numbers start anew in each session of a camera, so a session is shifted by the largest frame numbers of the
+    sessions before it: pass the images of train, query and gallery together. Cameras have three, four or six sessions,
+    but laid end to end all of them last 4.7 hours.
 
     official_offsets: as the code published with the paper does it. It adds up the largest frames of the sessions before
     too, but takes each of them *after* that session was shifted: from the third session on, shifts count twice.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import people, qmul, table, toyshop
+from . import people, qmul, table, toyshop, toytown
 from .benchmark import Benchmark, pool
 
 
@@ -12,7 +12,7 @@ def names() -> list[str]:
     """Every name that :func:`load` accepts, besides ``table:<path of a CSV file>``."""
     return sorted([
         "qmul", *(f"qmul/{c}" for c in qmul.CATEGORIES), "toy-shop", *(f"toy-shop/{c}" for c in toyshop.CATEGORIES),
-        *people.NAMES,
+        *people.NAMES, *(f"toytown-{town}" for town in toytown.PLACES),
     ])
 
 
@@ -24,6 +24,8 @@ def load(name: str, root: str | Path | None = None, **options) -> Benchmark:
         - ``"toy-shop"`` (shoes, chairs and handbags pooled) or ``"toy-shop/shoes"`` and so on: drawn by the library,
           nothing to download. Options: ``size`` ("tiny", "demo", "full"; by default that of the profile) and the
           knobs of :class:`cdimlib.data.toyshop.ToyShop` (``pixels``, ``seed``, ``distortion``, ``lookalikes``, ...).
+        - ``"toytown-plaza"``, ``"toytown-campus"``: people before the cameras of two towns, drawn by the library, uint8
+          [N, 3, H, W]. Options: ``size`` and the knobs of :class:`cdimlib.data.toytown.ToyTown`.
         - ``"qmul"`` or ``"qmul/shoes"`` and so on: the QMUL database of sketches and edge maps, uint8
           [N, 1, 256, 256]. No options.
         - people, uint8 [N, 3, H, W], from your own copy (:mod:`cdimlib.data.people`). Options: ``pixels`` (height,
@@ -36,7 +38,7 @@ def load(name: str, root: str | Path | None = None, **options) -> Benchmark:
           ``channels``.
 
     root: where the data lies. By default the folder that ``CDIM_DATA`` names is looked at, then the cache; for a table,
-    the folder of the CSV file. The toy shop needs none.
+    the folder of the CSV file. Toy worlds need none.
 
     Raises ValueError for an unknown name or option (and lists the choices), DataNotFound where files are missing.
     """
@@ -48,6 +50,8 @@ def load(name: str, root: str | Path | None = None, **options) -> Benchmark:
     source, _, category = name.partition("/")
     if source == "toy-shop":
         return toyshop.load_toyshop(category or None, **options)
+    if source.startswith("toytown-"):
+        return toytown.load_toytown(name, **options)
     if name in people.NAMES:
         _only(name, options, ("pixels", "verbose", *people.SETS[source].options))
         return people.load_people(name, root, **options)
