@@ -1,0 +1,268 @@
+"""Mid-level fusion for people: counts, shapes, parts by hand; and whole runs on a tiny world of coloured people."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cdimlib import people_experiments as pe
+from cdimlib import results
+from cdimlib.data import Benchmark, Split
+from cdimlib.models.midlevel import PersonFusion
+from cdimlib.models.residual import Backbone
+from cdimlib.retrieval import rank_metrics
+from cdimlib.training import TrainConfig, fit
+
+PIXELS = (64, 32)
+TINY = dict(benchmark="world", backbone="squeezenet1_1", pixels=PIXELS, width=8, norm=False, epochs=1, batch=8, lr=1e-3)
+
+
+def people(count, cams=2, shots=2, start=0, seed=0):
+    """A split of people who are two colours, top and bottom, seen by cameras with some noise."""
+    rng = np.random.default_rng([seed, start])
+    colours = rng.integers(0, 256, (count, 2, 3))
+    ids = np.repeat(np.arange(start, start + count), cams * shots)
+    images = np.repeat(colours[ids - start].transpose(0, 2, 1), PIXELS[0] // 2, axis=2)  # [N, 3, H]
+    images = images[..., None] + rng.normal(0, 20, (*images.shape, PIXELS[1]))
+    cams = np.tile(np.repeat(np.arange(cams), shots), count)
+    return Split(torch.from_numpy(images.clip(0, 255).astype(np.uint8)), ids, cams)
+
+
+@pytest.fixture(scope="module")
+def world():
+    test = people(5, start=20)
+    return Benchmark("world", people(8), test.where(test.cams == 0), test.where(test.cams == 1), note="coloured people")
+
+
+@pytest.fixture
+def images():
+    return torch.randn(3, 3, *PIXELS, generator=torch.Generator().manual_seed(0))
+
+
+def small(classes=4, taps=("res4", "res5a"), **options):
+    options = {"backbone": "resnet18", "pixels": PIXELS, "width": 8, **options}
+    return PersonFusion(classes, taps, **options).eval()
+
+
+class TestModel:
+    @pytest.mark.parametrize(
+        ("options", "millions", "dimension"),
+        [({"taps": ()}, 25.05, 2048), ({}, 30.01, 3072), ({"width": 512, "norm": False}, 27.53, 2560),
+         ({"width": 2048, "norm": False}, 34.98, 4096), ({"width": 1024, "pooling": "flatten"}, 160.04, 3072)],
+    )  # fmt: skip
+    def test_parameters_with_resnet50_and_market(self, options, millions, dimension):
+        """Midlevel-fusion, Sec. 3.3: the published shapes; flattened, the FC layer takes 131,072 numbers."""
+        with torch.device("meta"):
+            model = PersonFusion(751, **options)
+        assert round(sum(p.numel() for p in model.parameters()) / 1e6, 2) == millions
+        assert sum(model.dimensions) == dimension == model.classifier.in_features
+        if options.get("pooling"):
+            assert model.reduce[0].in_features == 131_072
+
+    @pytest.mark.parametrize("pooling", ["gap", "flatten"])
+    def test_feature_from_its_parts(self, images, pooling):
+        """Midlevel-fusion, Sec. 3.3: pool, join, FC, join with the last map's average, classify."""
+        model = small(pooling=pooling)
+        caught = {}
+        for name, place in (("res4", "res4b"), ("res5a", "res5a"), ("res5", "res5b")):
+            hook = lambda module, inputs, output, name=name: caught.__setitem__(name, output)  # noqa: E731
+            model.backbone.layers[place].register_forward_hook(hook)
+        feature = model.feature(images)
+        pool = (lambda x: x.flatten(1)) if pooling == "flatten" else (lambda x: x.mean(dim=3).mean(dim=2))
+        fc, norm = model.reduce[0], model.reduce[1]
+        mid = torch.cat([pool(caught["res4"]), pool(caught["res5a"])], dim=1) @ fc.weight.T + fc.bias
+        mid = ((mid - norm.running_mean) / (norm.running_var + norm.eps).sqrt() * norm.weight + norm.bias).relu()
+        expected = torch.cat([mid, caught["res5"].mean(dim=3).mean(dim=2)], dim=1)
+        torch.testing.assert_close(feature, expected, rtol=1e-4, atol=1e-5)
+        expected = expected @ model.classifier.weight.T + model.classifier.bias
+        torch.testing.assert_close(model.logits(images), expected, rtol=1e-4, atol=1e-5)
+
+    def test_unit_lengths(self, images):
+        lengths = {unit: small(unit=unit)(images) for unit in ("whole", "parts", "none")}
+        assert lengths["whole"].norm(dim=1).tolist() == pytest.approx([1] * 3)
+        for part in lengths["parts"].split([8, 512], dim=1):
+            assert part.norm(dim=1).tolist() == pytest.approx([1] * 3)
+        model = small(unit="none")
+        assert torch.equal(model(images), model.feature(images))
+
+    @pytest.mark.parametrize("unit", ["whole", "parts"])
+    def test_vanilla_joined_untrained(self, images, unit):
+        """Midlevel-fusion, Table 8, "Vanilla+fusion": the trained network's own maps, nothing learned on top."""
+        vanilla = small(taps=())
+        joined = vanilla.join(("res4", "res5a"), unit=unit)
+        maps = vanilla.backbone.stages(images, keep=("res4", "res5a", "res5"))
+        mid = torch.cat([maps["res4"].mean(dim=(2, 3)), maps["res5a"].mean(dim=(2, 3))], dim=1)
+        last = maps["res5"].mean(dim=(2, 3))
+        norm = F.normalize
+        expected = norm(torch.cat([mid, last], 1)) if unit == "whole" else torch.cat([norm(mid), norm(last)], 1)
+        torch.testing.assert_close(joined(images), expected)
+        assert joined.backbone is vanilla.backbone and not joined.training
+
+    def test_neck_and_dropout_act_where_they_should(self, images):
+        model = small(neck=True, dropout=0.5).train()
+        first, second = model.feature(images), model.feature(images)
+        assert torch.equal(first, second) and first.mean(dim=0).abs().max() < 1e-5, "the neck centres each batch"
+        assert not torch.equal(model.logits(images), model.logits(images)), "dropout acts on the classifier's input"
+        assert torch.equal(model.eval().logits(images), model.logits(images))
+
+    def test_clear_errors(self):
+        with pytest.raises(ValueError, match=r"unknown tap 'res6': choose from .*res5a"):
+            small(taps=("res6",))
+        with pytest.raises(ValueError, match="pooling must be one of flatten, gap, not 'max'"):
+            small(pooling="max")
+        with pytest.raises(ValueError, match="unit must be one of whole, parts, none"):
+            small(unit="all")
+        with pytest.raises(ValueError, match="no classifier"):
+            small(None).logits(torch.zeros(1, 3, *PIXELS))
+
+
+class TestRows:
+    def test_units_of_the_paper_in_resnet50_and_their_like_elsewhere(self):
+        with torch.device("meta"):
+            nets = {name: Backbone(name) for name in ("resnet50", "mobilenet_v2")}
+        assert pe.taps_of("fusion", nets["resnet50"]) == ("res5a", "res5b")
+        assert pe.taps_of("res4(a-f)", nets["resnet50"]) == tuple(f"res4{u}" for u in "abcdef")
+        assert pe.taps_of("res2,3,4+res5(a,b)", nets["resnet50"]) == ("res2", "res3", "res4", "res5a", "res5b")
+        assert pe.taps_of("vanilla", nets["resnet50"]) == ()
+        assert pe.taps_of("fusion", nets["mobilenet_v2"]) == ("res5a", "res5b", "res5c", "res5d")
+
+    def test_every_printed_method_of_ours_is_a_row(self):
+        made = {*pe.ROWS, "vanilla+fusion", "grn", "lan", "fmn+rerank"}
+        for (paper, table), methods in pe.TABLES.items():
+            printed = set(results.paper_table(paper, table)["method"])
+            assert methods.keys() <= printed and set(methods.values()) <= made
+
+    def test_published_recipes(self):
+        run = pe.as_published("fusion", benchmark="cuhk03-np")
+        assert (run.lr, run.batch, run.pixels, run.backbone, run.decay) == (5e-4, 64, (256, 128), "resnet50", 0.95)
+        run = pe.as_published("fmn", margin=0.1)
+        assert (run.lr, run.backbone_lr, run.period, run.mask_period) == (0.1, 1e-3, 20, 35)
+
+    @pytest.mark.parametrize(
+        ("wrong", "message"),
+        [({"row": "grn"}, "unknown row 'grn': choose from vanilla"), ({"row": "fmn"}, "needs margin="),
+         ({"row": "fusion", "batch": 10, "identities": 4}, "batch of 10 does not divide into 4")],
+    )  # fmt: skip
+    def test_impossible_runs(self, wrong, message):
+        with pytest.raises(ValueError, match=message):
+            pe.PersonRun(**wrong)
+
+
+class TestTraining:
+    def test_the_loss_falls(self, world):
+        run = pe.PersonRun("fusion", **{**TINY, "batch": 16})
+        batches, sampler = pe.person_batches(run, world.train, torch.device("cpu"))
+        model = pe.build(run, sampler.classes)
+        history = fit(model, batches, pe.identity_objective(0.1), TrainConfig(16, 1e-3, "adamw"), progress=False)
+        assert np.mean(history.losses[-4:]) < 0.9 * np.mean(history.losses[:4])
+
+    def test_objective_by_hand(self):
+        """Midlevel-fusion, Eq. (3), and the same with smoothed labels."""
+
+        class Fixed:
+            logits = staticmethod(lambda images: images)
+
+        logits = torch.randn(4, 5)
+        labels = torch.tensor([0, 3, 3, 1])
+        log = logits.log_softmax(dim=1)
+        plain = -sum(log[n, t].item() for n, t in enumerate(labels)) / 4
+        assert pe.identity_objective()(Fixed, (logits, labels)).item() == pytest.approx(plain, rel=1e-5)
+        smooth = 0.9 * plain - 0.1 * log.mean().item()
+        assert pe.identity_objective(0.1)(Fixed, (logits, labels)).item() == pytest.approx(smooth, rel=1e-5)
+
+    def test_a_checkpoint_and_the_number_of_classes(self, world, images, tmp_path):
+        run = pe.PersonRun("vanilla", **TINY)
+        model, _ = pe.train_person(run, world, work=tmp_path, progress=False)
+        path = tmp_path / f"{pe.checkpoint_name(run)}.pt"
+        copy = pe.build(run, 8).eval()
+        pe.load_trained(copy, path)
+        search = PersonFusion(None, (), backbone="squeezenet1_1", pixels=PIXELS).eval()
+        pe.load_trained(search, path)
+        torch.testing.assert_close(copy(images), model.eval()(images))  # up to the order of sums: channels last
+        assert torch.equal(search(images), copy(images))
+        with pytest.raises(ValueError, match=r"trained with 8 identities, this model has 9: build it with classes=8"):
+            pe.load_trained(pe.build(run, 9), path)
+        with pytest.raises(ValueError, match="belongs to another model"):
+            pe.load_trained(PersonFusion(8, (), backbone="mobilenet_v2", pixels=PIXELS), path)
+        with pytest.raises(FileNotFoundError, match=r"none\.pt does not exist: train first"):
+            pe.load_trained(copy, tmp_path / "none.pt")
+        torch.save([1], tmp_path / "list.pt")
+        with pytest.raises(ValueError, match="is not a checkpoint"):
+            pe.load_trained(copy, tmp_path / "list.pt")
+
+
+class TestRuns:
+    def test_a_vanilla_fills_two_rows_and_repeats_itself(self, world):
+        run = pe.PersonRun("vanilla", **TINY, rerank=True)
+        found, model = pe.run_person(run, bench=world, progress=False)
+        rows = {result["row"]: results.check(result) for result in found}
+        assert list(rows) == ["vanilla", "vanilla+rerank", "vanilla+fusion", "vanilla+fusion+rerank"]
+        metrics = rows["vanilla"]["metrics"]["world"]
+        queries, gallery = (model.eval()(run.input(s.images)) for s in (world.query, world.gallery))
+        with torch.no_grad():
+            mine = rank_metrics(-torch.cdist(queries, gallery), world.query.ids, world.gallery.ids, world.query.cams,
+                                world.gallery.cams)  # fmt: skip
+        assert metrics["first_rank"] == mine.first_rank.tolist() and metrics["mAP"] == pytest.approx(100 * mine.mean_ap)
+        assert rows["vanilla"]["peak_memory_mib"] > 50 and rows["vanilla"]["parameters"] > 7e5
+        again, _ = pe.run_person(run, bench=world, progress=False)
+        assert [r["metrics"] for r in again] == [r["metrics"] for r in found]
+
+    def test_several_images_ask_together(self, world):
+        """Each person and camera asks once, by the mean of all images of that camera."""
+        split = pe.multi_images(world)
+        assert sorted(split.ids) == sorted(world.query.ids) and set(split.cams) == {0}
+        both = replace(world, query=Split.join([world.query, world.gallery.where([0])]))
+        assert len(pe.multi_images(both)) == len(both.query) + 2, "the gallery's of that person and camera join in"
+        own = replace(world, meta={"multi_query": world.query})
+        assert pe.multi_images(own) is world.query
+        found, _ = pe.run_person(pe.PersonRun("vanilla", **TINY), bench=world, progress=False)
+        assert len(found[0]["metrics"]["world multi-query"]["first_rank"]) == 5
+
+    def test_a_mask_network_fills_three_rows_and_sweeps_alpha(self, world):
+        run = pe.PersonRun("fmn-res2", **TINY, margin=0.1, alpha=0.7, identities=4, mask_epochs=2)
+        found, _ = pe.run_person(run, bench=world, progress=False)
+        rows = {result["row"]: result for result in found}
+        assert list(rows) == ["grn", "lan-res2", "fmn-res2"] and {r["paper"] for r in found} == {pe.MASK}
+        swept = rows["fmn-res2"]["metrics"]["world"]["alpha"]
+        assert list(swept) == [str(a) for a in pe.ALPHAS]
+        for row, alpha in (("grn", "1.0"), ("lan-res2", "0.0"), ("fmn-res2", "0.7")):
+            assert swept[alpha]["mAP"] == pytest.approx(rows[row]["metrics"]["world"]["mAP"], abs=1e-3)
+        assert [len(c) for c in rows["grn"]["curve"]["loss"]] == [4, 8]
+        assert rows["grn"]["budget"] != rows["lan-res2"]["budget"], "the global network does not depend on stage 2"
+
+    def test_held_out_people_choose_the_checkpoint(self, world):
+        run = pe.PersonRun("fusion", **TINY, validation=0.25, evaluations=3)
+        (result,), _ = pe.run_person(run, bench=world, progress=False)
+        curve = result["curve"]
+        assert len(curve["validation"]) == 3 and curve["best_step"] == max(curve["validation"], key=lambda v: v[1])[0]
+        _, sampler = pe.person_batches(run, world.with_validation(0.25, seed=0).train, torch.device("cpu"))
+        assert sampler.classes == 6
+
+    def test_fewer_people(self, world):
+        (result,), _ = pe.run_person(pe.PersonRun("fusion", **TINY, people=4), bench=world, progress=False)
+        assert result["data"]["train_identities"] == 4 and result["data"]["train_images"] == 16
+
+    def test_a_grid_resumes_shares_the_global_network_and_refuses_other_settings(self, world, tmp_path, monkeypatch):
+        monkeypatch.setattr(pe, "load", lambda name, root, **options: world)
+        runs = [pe.PersonRun("fmn", **TINY, margin=margin) for margin in (0.0, 0.5)]
+        pe.run_grid(runs[:1], folder=tmp_path, work=tmp_path / "work", progress=False)
+        first = sorted(p.name for p in (tmp_path / "work").glob("*.pt"))
+        assert len(first) == 1 and first[0].startswith("grn-fmn")
+        stamp = (tmp_path / "work" / first[0]).stat().st_mtime_ns
+        done = pe.run_grid(runs, folder=tmp_path, work=tmp_path / "work", progress=False)
+        assert [r["row"] for r in done] == ["grn", "lan", "fmn"] and done[0]["config"]["margin"] == 0.5
+        assert sorted(p.name for p in (tmp_path / "work").glob("*.pt")) == first
+        assert (tmp_path / "work" / first[0]).stat().st_mtime_ns == stamp, "stage 1 is not trained again"
+        assert not pe.run_grid(runs, folder=tmp_path, progress=False)
+        assert {p.name for p in (tmp_path / pe.MASK).iterdir()} == {results.path_of(r).name for r in done} | {
+            f"scratch-{row}-world-squeezenet1_1-64x32-1ep-1ep-m0-s0.json" for row in ("lan", "fmn")
+        }
+        assert json.loads(results.path_of(done[0], tmp_path).read_text())["config"]["pixels"] == list(PIXELS)
+        with pytest.raises(ValueError, match="other settings than {'lr': 1.0}"):
+            pe.run_grid([replace(runs[0], lr=1.0)], folder=tmp_path, progress=False)
+        assert pe.PersonRun(**{**asdict(runs[0]), "pixels": list(PIXELS)}) == runs[0], "as read from JSON"
