@@ -61,3 +61,32 @@ def ranking_hinge(global_probability: Tensor, local_probability: Tensor, *, marg
     if not 0 <= margin <= 1:
         raise ValueError(f"margin must lie in [0, 1] (got {margin}): it is a difference of two probabilities")
     return F.relu(global_probability.detach() - local_probability + margin).mean()
+
+
+def contrastive(first: Tensor, second: Tensor, match: Tensor, *, margin: float = 1.0) -> Tensor:
+    """Contrastive loss of pairs of vectors [P, D], [P, D] with ``match`` [P] (true: one identity) -> scalar.
+
+    Half the mean of d^2 for a match and of max(0, margin - d)^2 for a mismatch, d the Euclidean distance. Where two
+    vectors coincide d has no gradient; zero is taken, so a mismatch of equal vectors is not pushed apart.
+    Multilevel-similarity, Eq. (4) and (5), Sec. 3.1.
+    """
+    if margin <= 0:
+        raise ValueError(f"margin must be positive (got {margin})")
+    near = euclidean(first, second, squared=True)
+    far = F.relu(margin - euclidean(first, second)).square()
+    return 0.5 * torch.where(match.bool(), near, far).mean()
+
+
+def focal(logits: Tensor, positive: Tensor, *, gamma: float = 2.0, reduction: str = "mean") -> Tensor:
+    """Focal loss of pairs [B, C] with ``positive`` [B, C] (true: one identity) -> scalar.
+
+    The cross-entropy -log p of each pair times (1 - p)^gamma, p the probability of the right answer: what is settled
+    counts little. gamma 0 is binary cross-entropy. reduction: "mean" over all pairs, as the paper writes, or "sum" over
+    C and mean over B, as its code computes (C times the gradient at the same learning rate).
+    QAConv, Eq. (1) and (2), Sec. 3.4.
+    """
+    if gamma < 0 or reduction not in ("mean", "sum"):
+        raise ValueError(f"gamma must not be negative and reduction be 'mean' or 'sum'; got {gamma}, {reduction!r}")
+    right = torch.where(positive.bool(), logits, -logits)  # logit of p
+    loss = -F.logsigmoid(right) * (gamma * F.logsigmoid(-right)).exp()
+    return loss.mean() if reduction == "mean" else loss.sum(dim=1).mean()

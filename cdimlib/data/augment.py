@@ -135,3 +135,38 @@ class PersonInput:
                 f"load the benchmark with pixels=({high}, {wide})"
             )
         return images
+
+
+def shift_or_flip(images: Tensor, generator: torch.Generator, shifts: int = 2, share: float = 0.05) -> Tensor:
+    """Each image as it is, mirrored, or shifted: one of 2 + ``shifts`` equally likely choices.
+
+    A shift is up to ``share`` of the height and of the width, in whole pixels; what comes in from outside repeats the
+    border. This is the enlarged training set of multilevel-similarity, Sec. 4.2 (the image, its mirror image and 2
+    shifted copies on CUHK03, 5 on the others, "as [2] and [31]", whose range is 5 %), drawn afresh every time.
+    """
+    n, _, height, width = images.shape
+    kind = torch.randint(shifts + 2, (n,), generator=generator)
+    rows, columns = torch.arange(height).expand(n, -1), torch.arange(width).expand(n, -1)
+    columns = torch.where(kind[:, None] == 1, columns.flip(1), columns)
+    moved = (kind > 1)[:, None]
+    reach = [int(share * side) for side in (height, width)]
+    down, right = (torch.randint(-pixels, pixels + 1, (n, 1), generator=generator) for pixels in reach)
+    rows = torch.where(moved, (rows + down).clamp(0, height - 1), rows).to(images.device)
+    columns = torch.where(moved, (columns + right).clamp(0, width - 1), columns).to(images.device)
+    index = torch.arange(n, device=images.device)[:, None, None]
+    return images.movedim(1, -1)[index, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
+
+
+def random_block(images: Tensor, generator: torch.Generator, largest: float = 0.8) -> Tensor:
+    """Paint one white square on every image, anywhere inside it.
+
+    Its side is drawn evenly from 1 to int(``largest`` * width) - 1 pixels (1 to 101 for a width of 128), as in
+    QAConv's released code; the paper (Sec. 5.1) only names a "random block module", similar to random erasing.
+    """
+    n, _, height, width = images.shape
+    limit = max(1, min(int(largest * width) - 1, height))
+    draw = torch.rand(n, 3, generator=generator, dtype=torch.float64)
+    side = 1 + (draw[:, 0] * limit).floor()
+    top, left = ((draw[:, i] * (whole - side + 1)).floor() for i, whole in ((1, height), (2, width)))
+    rows, columns = _inside(height, top, side).to(images.device), _inside(width, left, side).to(images.device)
+    return images | (255 * rows[:, None, :, None] * columns[:, None, None, :])
