@@ -10,7 +10,14 @@ import pytest
 import torch
 
 from cdimlib.data import PHOTO, SKETCH, Benchmark, Split
-from cdimlib.data.samplers import PairSampler, TripletSampler, generator_for, index_by_identity
+from cdimlib.data.samplers import (
+    IdentitySampler,
+    PairSampler,
+    PlainSampler,
+    TripletSampler,
+    generator_for,
+    index_by_identity,
+)
 
 
 def pairs(count, start=0, group=None, size=8):
@@ -174,3 +181,67 @@ class TestTripletSampler:
         with pytest.raises(ValueError, match=r"every photo is annotated for sketch 0: .*hard_ratio=1"):
             TripletSampler(pairs(4), judgements(4))
         TripletSampler(pairs(4), judgements(4), 2, hard_ratio=1)(0, 0)
+
+
+def crowd(counts):
+    """A split in which identity 10 * i has ``counts[i]`` images."""
+    ids = np.repeat(10 * np.arange(len(counts)), counts)
+    return Split(torch.zeros(len(ids), 3, 2, 2, dtype=torch.uint8), ids, np.zeros(len(ids), int))
+
+
+class TestPlainSampler:
+    def test_every_image_once_before_any_twice(self):
+        sampler = PlainSampler(crowd([3, 9, 8]), 6)
+        assert sampler.steps_per_epoch == 3 and sampler.classes == 3
+        orders = []
+        for epoch in range(4):
+            seen = np.concatenate([sampler(2, 3 * epoch + step) for step in range(3)])
+            assert len(set(seen)) == 18
+            orders.append(seen.tolist())
+        assert len({str(order) for order in orders}) == 4
+        assert set(np.concatenate([sampler(0, step) for step in range(60)])) == set(range(20))
+
+    def test_labels_are_class_numbers(self):
+        split = crowd([2, 1, 4])
+        sampler = PlainSampler(split, 4)
+        assert sampler.labels.tolist() == [0, 0, 1, 2, 2, 2, 2]
+        assert (sampler.identities[sampler.labels] == split.ids).all()
+
+    def test_a_split_smaller_than_a_batch(self):
+        assert sorted(PlainSampler(crowd([2, 3]), 64)(0, 5)) == [0, 1, 2, 3, 4]
+        with pytest.raises(ValueError, match="batch_size must be at least 1"):
+            PlainSampler(crowd([2]), 0)
+
+
+class TestIdentitySampler:
+    def test_as_many_images_of_each_identity(self):
+        sampler = IdentitySampler(crowd([1, 2, 5, 9, 4, 7]), 3, 4)
+        assert sampler.steps_per_epoch == 2
+        for step in range(40):
+            batch = sampler(1, step).reshape(3, 4)
+            labels = sampler.labels[batch]
+            assert (labels == labels[:, :1]).all() and len(set(labels[:, 0])) == 3
+            for images, label in zip(batch, labels[:, 0]):
+                copies = np.bincount(images, minlength=28)[np.flatnonzero(sampler.labels == label)]
+                assert copies.max() - copies.min() <= 1, "no image twice before each came once"
+
+    def test_every_identity_equally_often(self):
+        """However many images it has: 12 identities, batches of 5, two batches to an order."""
+        sampler = IdentitySampler(crowd([1] * 11 + [200]), 5, 2)
+        seen = Counter(int(sampler.labels[i]) for step in range(600) for i in sampler(0, step)[::2])
+        assert sum(seen.values()) == 3000 and max(seen.values()) < 1.15 * min(seen.values())
+        first = np.concatenate([sampler.labels[sampler(3, step)] for step in range(2)])
+        assert np.bincount(first).max() == 2, "no identity twice in one order"
+
+    def test_fewer_identities_than_asked_for(self):
+        assert len(IdentitySampler(crowd([2, 3]), 16, 4)(0, 0)) == 8
+        with pytest.raises(ValueError, match="identities and images must be at least 1"):
+            IdentitySampler(crowd([2]), 0)
+
+
+@pytest.mark.parametrize("sampler", [PlainSampler(crowd([4] * 9), 5), IdentitySampler(crowd([4] * 9), 4, 3)])
+def test_people_are_drawn_by_seed_and_step_alone(sampler):
+    forward = [sampler(5, step) for step in range(12)]
+    backward = [sampler(5, step) for step in reversed(range(12))][::-1]
+    assert all(np.array_equal(a, b) for a, b in zip(forward, backward, strict=True))
+    assert not np.array_equal(forward[0], sampler(6, 0))
