@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from .sketchanet import check_taps
 
-#: channel means and deviations of ImageNet for images in 0..1: what torchvision's weights expect of their input
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 BACKBONES = (*RESNETS, "mobilenet_v2", "squeezenet1_1")
 #: torchvision's ``features[i]`` that lie at stride 2, 4, 8, 16 and 32 (SqueezeNet's last two: both at 16)
@@ -47,7 +45,7 @@ class Backbone(nn.Module):
     up_to: the last map needed (default: the deepest of ``taps``); nothing behind it is built.
     after: leave out everything up to this map, which :meth:`stages` then takes in the image's place.
 
-    Input: [N, 3, H, W]; normalising it is the caller's (``IMAGENET_MEAN``, ``IMAGENET_STD`` for images in 0..1).
+    Input: [N, 3, H, W]; normalising it is the caller's (:func:`cdimlib.data.augment.normalise`).
     """
 
     def __init__(
