@@ -22,46 +22,36 @@ def rgb(colour: str) -> np.ndarray:
     return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
 
 
-# ------------------------------------------------------------------------------------------------------------ the brush
+# A shape is (left, right, bottom, top), a function (x, y, *numbers) -> (signed distance, position in it), and numbers.
 
 
-@dataclass(frozen=True)
-class Shape:
-    """A region: ``distance(x, y, *numbers)`` gives (signed distance, position along the shape or None)."""
-
-    box: tuple  # left, right, bottom, top: a number, or one per image [N]
-    distance: object
-    numbers: tuple
-
-
-def ellipse(cx, cy, rx, ry, floor=-9.0) -> Shape:
+def ellipse(cx, cy, rx, ry, floor=-9.0) -> tuple:
     """The part of an ellipse above ``floor``."""
 
     def distance(x, y, cx, cy, rx, ry, floor):
         u, v = (x - cx) / rx, (y - cy) / ry
-        k, g = (u * u + v * v).sqrt(), ((u / rx) * (u / rx) + (v / ry) * (v / ry)).sqrt()
+        k, g = (u * u + v * v).sqrt(), ((u / rx).square() + (v / ry).square()).sqrt()
         return torch.maximum(k * (k - 1) / (g + 1e-6), floor - y), None
 
-    return Shape((cx - rx, cx + rx, np.maximum(cy - ry, floor), cy + ry), distance, (cx, cy, rx, ry, floor))
+    return (cx - rx, cx + rx, np.maximum(cy - ry, floor), cy + ry), distance, (cx, cy, rx, ry, floor)
 
 
-def slab(cx, bottom, top, w0, w1, r=0.02, bulge=0.0) -> Shape:
-    """A rounded box whose half-width goes from ``w0`` at the bottom to ``w1`` at the top."""
+def slab(cx, bottom, top, w0, w1, r=0.01, bulge=0.0) -> tuple:
+    """A rounded box of half-width ``w0`` at the bottom and ``w1`` at the top; the position is -1 left to 1 right."""
 
     def distance(x, y, cx, bottom, top, w0, w1, r, bulge):
         t = ((y - bottom) / (top - bottom)).clamp(0, 1)  # [n, h, 1]
-        dx = (x - cx).abs() - (w0 + (w1 - w0) * t + bulge * 4 * t * (1 - t) - r)
-        dy = (y - (bottom + top) / 2).abs() - ((top - bottom) / 2 - r)
+        w = w0 + (w1 - w0) * t + bulge * 4 * t * (1 - t)
+        dx, dy = (x - cx).abs() - (w - r), (y - (bottom + top) / 2).abs() - ((top - bottom) / 2 - r)
         outside = (dx.clamp(min=0).square() + dy.clamp(min=0).square()).sqrt()
-        return outside + torch.maximum(dx, dy).clamp(max=0) - r, (x - cx) / (w0 + (w1 - w0) * t + 1e-3)
+        return outside + torch.maximum(dx, dy).clamp(max=0) - r, (x - cx) / (w + 1e-3)
 
     w = np.maximum(w0, w1) + np.maximum(bulge, 0)
-    return Shape((cx - w, cx + w, bottom, top), distance, (cx, bottom, top, w0, w1, r, bulge))
+    return (cx - w, cx + w, bottom, top), distance, (cx, bottom, top, w0, w1, r, bulge)
 
 
-def limb(*joints) -> Shape:
+def limb(*joints) -> tuple:
     """Tapered segments through joints (x, y, radius); the position is 0 at the first joint, 1 at the second, ..."""
-    joints = [tuple(np.asarray(v, float) for v in j) for j in joints]
 
     def distance(x, y, *numbers):
         best = place = None
@@ -69,18 +59,13 @@ def limb(*joints) -> Shape:
             ax, ay, ra, bx, by, rb = numbers[3 * i : 3 * i + 6]
             ux, uy = bx - ax, by - ay
             s = (((x - ax) * ux + (y - ay) * uy) / (ux * ux + uy * uy + 1e-9)).clamp(0, 1)
-            ex, ey = x - ax - ux * s, y - ay - uy * s
-            d = (ex * ex + ey * ey).sqrt() - (ra + (rb - ra) * s)
-            if best is None:
-                best, place = d, s
-            else:
-                place = torch.where(d < best, s + i, place)
-                best = torch.minimum(best, d)
+            d = ((x - ax - ux * s).square() + (y - ay - uy * s).square()).sqrt() - (ra + (rb - ra) * s)
+            place = s if best is None else torch.where(d < best, s + i, place)
+            best = d if best is None else torch.minimum(best, d)
         return best, place
 
     reach = lambda k, sign: sign * reduce(np.maximum, [sign * j[k] + j[2] for j in joints])  # noqa: E731
-    box = (reach(0, -1), reach(0, 1), reach(1, -1), reach(1, 1))
-    return Shape(box, distance, tuple(v for j in joints for v in j))
+    return (reach(0, -1), reach(0, 1), reach(1, -1), reach(1, 1)), distance, tuple(v for j in joints for v in j)
 
 
 class Canvas:
@@ -88,20 +73,21 @@ class Canvas:
 
     def __init__(self, image: Tensor, x: np.ndarray, y: np.ndarray):
         self.image, self.x, self.y = image, x, y
-        self.pixel = np.sqrt(np.abs((x[:, 1] - x[:, 0]) * (y[:, 1] - y[:, 0])))
+        self.pixel = np.sqrt(np.abs((x[:, 1] - x[:, 0]) * (y[:, 1] - y[:, 0])))  # side of a pixel [N]
 
-    def paint(self, shape: Shape, colour, where=True, *, line=LINE, shade=0.0, alpha=1.0) -> None:
+    def paint(self, shape: tuple, colour, where=True, *, line=LINE, shade=0.0, alpha=1.0) -> None:
         """Fill a shape in the images ``where`` (bool [N]).
 
         colour: [3], [N, 3], or a function of (x, y, position, get), where ``get`` makes a tensor of an array [N] or
         [N, 3]. line: width of the darker rim. shade: how much darker the right side is. alpha: opacity, also [N].
         """
         count, device = len(self.x), self.image.device
-        where = np.broadcast_to(where, (count,)) & (np.broadcast_to(alpha, (count,)) > 0)
-        left, right, bottom, top = (np.broadcast_to(b, (count,))[:, None] for b in shape.box)
-        edge = self.pixel[:, None]
-        cols = (self.x > left - edge) & (self.x < right + edge) & where[:, None]  # [N, W]
-        rows = (self.y > bottom - edge) & (self.y < top + edge) & where[:, None]  # [N, H]
+        every = lambda v: np.broadcast_to(v, (count,))  # noqa: E731
+        box, signed_distance, numbers = shape
+        left, right, bottom, top = (every(b)[:, None] for b in box)
+        edge, where = self.pixel[:, None], every(where)[:, None]
+        cols = (self.x > left - edge) & (self.x < right + edge) & where  # [N, W]
+        rows = (self.y > bottom - edge) & (self.y < top + edge) & where  # [N, H]
         who = np.flatnonzero(cols.any(1) & rows.any(1))
         if not len(who):
             return
@@ -112,177 +98,142 @@ class Canvas:
             values = torch.as_tensor(np.asarray(values)[who].astype(np.float32), device=device)
             return values.reshape(*values.shape, 1, 1)
 
-        spread = lambda v: get(np.broadcast_to(v, (count,)))  # noqa: E731
-        x, y = get(self.x)[:, None, c, 0, 0], get(self.y)[:, r, 0]  # [n, 1, w], [n, h, 1]
-        distance, place = shape.distance(x, y, *map(spread, shape.numbers))
-        cover = (0.5 - distance / spread(self.pixel)).clamp(0, 1) * spread(alpha)
+        x, y = get(self.x[:, c])[:, None, :, 0, 0], get(self.y[:, r])[..., 0]  # [n, 1, w], [n, h, 1]
+        distance, place = signed_distance(x, y, *(get(every(v)) for v in numbers))
+        cover = (0.5 - distance / get(self.pixel)).clamp_(0, 1) * get(every(alpha))
         fill = colour(x, y, place, get) if callable(colour) else get(np.broadcast_to(colour, (count, 3)))
-        tone = 1.0
         if line:
-            tone = 1 - 0.42 * (1 + distance / line).clamp(0, 1)
+            fill = fill * (1 - 0.42 * (1 + distance / line).clamp_(0, 1))[:, None]
         if shade:
-            tone = tone * (1 - shade * ((2 * x - spread(right[:, 0] + left[:, 0])) / spread((right - left)[:, 0])))
-        fill = fill * (tone[:, None] if line or shade else tone)
+            fill = fill * (1 - shade * (2 * x - get((right + left)[:, 0])) / get((right - left)[:, 0]))[:, None]
         pick = slice(None) if len(who) == count else torch.as_tensor(who, device=device)
         region = self.image[pick, :, r, c]  # [n, 3, h, w]
-        region += cover[:, None] * (fill - region)
+        region += (fill - region).mul_(cover[:, None])
         if len(who) < count:
             self.image[pick, :, r, c] = region
 
 
-# ---------------------------------------------------------------------------------------------------------- the cameras
+# ----------------------------------------------------------------------------------------------------------- backdrops
 
 
 @dataclass(frozen=True)
 class Camera:
-    """One camera: where it hangs, what it sees behind people, its light and its lens.
-
-    x, y: position on the map, metres. look: direction it looks in, degrees (0 east, 90 north). scene: what is painted
-    behind people (see :func:`backdrop`). horizon: where ground and wall meet, in body heights. cast: gains of red,
-    green, blue. contrast, saturation: 1 leaves them. blur: in pixels of an image of 128 rows. noise: standard deviation,
-    of a white of 1. tilt: how much it looks down on people (0 level, 0.3 from a roof).
-    """
+    """One camera: where it hangs, what it sees behind people, its light and its lens."""
 
     name: str
-    x: float
-    y: float
-    look: float
-    scene: str
-    ground: str
+    x: float  # on the map, metres to the east
+    y: float  # and to the north
+    look: float  # direction it looks in, degrees (0 east, 90 north)
+    scene: str  # parts of the backdrop, back to front: words of SCENES joined by "+"
+    ground: str  # colour
     wall: str
-    horizon: float = 0.6
-    cast: tuple = (1.0, 1.0, 1.0)
-    contrast: float = 1.0
-    saturation: float = 1.0
-    blur: float = 0.5
-    noise: float = 0.02
-    tilt: float = 0.0
+    horizon: float = 0.6  # where ground and wall meet, in body heights
+    cast: tuple = (1.0, 1.0, 1.0)  # gains of red, green and blue
+    clarity: float = 1.0  # of contrast and colours
+    blur: float = 0.5  # in pixels of an image of 128 rows
+    noise: float = 0.02  # standard deviation, for a white of 1
+    tilt: float = 0.0  # how much it looks down on people: 0 level, 0.3 from a roof
 
 
-SPAN = 5  # width of a backdrop, in image widths
-RISE = 1.2  # its height, in image heights
+SPAN, RISE = 5, 1.2  # size of a backdrop, in widths and heights of an image
+# What scenes are made of. Surfaces: whether they lie on the ground, bottom and top above the horizon, width and height
+# of a tile, shade of joints, shift of every other row, colour. Rows of boxes and discs: distance between two, place of
+# the first, width, bottom, top, how far each is scattered sideways and downwards, colours in turn.
+SCENES = {
+    "sky": [("tiles", 0, -1, 2, 99, 99, 1, 0, "#bfdcee")], "wall": [("tiles", 0, 0, 0.45, 99, 99, 1, 0, "wall")],
+    "brick": [("tiles", 0, 0, 2, 0.13, 0.05, 1.2, 0.5, "wall")],
+    "glass": [("tiles", 0, 0, 2, 0.2, 0.3, 0.6, 0, "wall")],
+    "hall": [("tiles", 0, 0, 2, 99, 99, 1, 0, "wall"), ("box", 0.42, 0.31, 0.29, 0, 1, 0, 0, "#5d564d")],
+    "steps": [("tiles", 0, 0, 0.3, 99, 0.06, 0.7, 0, "wall")],
+    "path": [("tiles", 0, -2, -0.4, 99, 99, 1, 0, "#d3c3a0")],
+    "paving": [("tiles", 1, -2, 0, 0.2, 0.22, 0.8, 0.5, "ground")],
+    "planks": [("tiles", 1, -2, 0, 3, 0.09, 0.75, 0.3, "ground")],
+    "lawn": [("tiles", 0, -2, 0, 99, 99, 1, 0, "ground"), ("disc", 0.03, 0, 0.1, -0.03, -0.01, 0.1, 0.7, "ground"),
+             ("disc", 0.1, 0, 0.02, -0.06, -0.04, 0.1, 0.6, "#f6f1d0 #f2cf4a #e08aa8")],
+    "hedge": [("tiles", 0, -0.03, 0.14, 99, 99, 1, 0, "#3f6f3c"),
+              ("disc", 0.06, 0, 0.1, 0.1, 0.16, 0.05, 0.13, "#568c4c")],
+    "trees": [("box", 0.36, 0.1, 0.05, -0.02, 0.3, 0, 0, "#6b4c33"),
+              ("disc", 0.36, 0.1, 0.4, 0.2, 0.66, 0.02, 0.06, "#4f8a4a")],
+    "windows": [("box", 0.5, 0.25, w, 0.28 - h, 0.28 + h, 0, 0, colour)
+                for w, h, colour in ((0.24, 0.14, "#e9e4d8"), (0.19, 0.115, "#6f93a8"))],
+    "shops": [("box", 0.55, 0.2, 0.36, 0.02, 0.3, 0, 0, "#a9cbd6"), ("box", 0.55, 0.44, 0.1, 0, 0.3, 0, 0, "#5b4a3c"),
+              ("box", 0.55, 0.2, 0.42, 0.27, 0.37, 0, 0, "#3c7a6b #d9a441 #46659c #8d5a86 #c2503f"),
+              *(("box", 0.55, a, 0.07, 0.27, 0.37, 0, 0, "#f1ede2") for a in (0.06, 0.2, 0.34))],
+    "lamps": [("box", 0.8, 0.35, 0.022, -0.05, 0.42, 0, 0, "#3c4348"),
+              ("disc", 0.8, 0.35, 0.1, 0.37, 0.47, 0, 0, "#f7efc4")],
+    "fountain": [("disc", 1.3, 0.6, 0.7, -0.1, 0.04, 0, 0, "#b9b2a4"),
+                 ("disc", 1.3, 0.6, 0.6, -0.07, 0.03, 0, 0, "#7fb9d4"),
+                 *(("disc", 1.3, 0.6 + a, 0.04, 0, 0.3 - abs(a), 0, 0, "#eef8fb") for a in (-0.1, -0.04, 0.03, 0.09))],
+}
 
 
 @lru_cache(maxsize=128)
 def backdrop(camera: Camera, height: int, width: int) -> Tensor:
     """What a camera sees without people: float [3, 1.2 height, 5 width]. Do not write into it."""
     rng = np.random.default_rng([ord(letter) for letter in camera.name])
-    rows, columns = round(RISE * height), SPAN * width
-    y = RISE * (1 - (np.arange(rows) + 0.5) / rows)[None] - 0.06
-    x = 0.5 * SPAN * ((np.arange(columns) + 0.5) / columns)[None]
-    canvas = Canvas(torch.zeros(1, 3, rows, columns), x, y)
-    hz, right = camera.horizon, 0.5 * SPAN
-    paint = canvas.paint
-    flat = lambda bottom, top: slab(right / 2, bottom, top, right, right, 0.0)  # noqa: E731
-    box = lambda cx, w, bottom, top, r=0.01: slab(cx, bottom, top, w / 2, w / 2, r)  # noqa: E731
-    tones = lambda colour, *by: [rgb(colour) * b for b in by]  # noqa: E731
+    rows, columns, hz, right = round(RISE * height), SPAN * width, camera.horizon, 0.5 * SPAN
+    x, y = right * (np.arange(columns) + 0.5) / columns, RISE * (1 - (np.arange(rows) + 0.5) / rows) - 0.06
+    canvas = Canvas(torch.zeros(1, 3, rows, columns), x[None], y[None])
 
-    def tiled(colour, wide, high, mortar, shift=0.5, perspective=False):
-        """Bricks or slabs with joints; in perspective they shrink towards the horizon."""
-        base, joint = (torch.tensor(c, dtype=torch.float32)[:, None, None] for c in tones(colour, 1.0, mortar))
-
+    def tiles(lying, low, high, wide, tall, joint, shift, colour):
         def fill(x, y, place, get):
-            depth = 0.35 / (hz + 0.3 - y) if perspective else 1 + 0 * y
-            u, v = (x - right / 2) * depth / wide, (depth * 3 if perspective else y) / high
-            u = u + shift * (v.floor() - 2 * (v.floor() / 2).floor())
-            near = lambda t, w: ((t - t.round()).abs() < w).float()  # noqa: E731
-            speck = (u.floor() * 7 + v.floor() * 13).remainder(5) / 5 - 0.4  # every stone a little different
-            lines = torch.maximum(near(u, 0.035), near(v + 0 * u, 0.05))
-            return (base * (1 + 0.07 * speck) * (1 - lines) + joint * lines)[None] if base.ndim == 3 else base
+            depth = 0.35 / (hz + 0.3 - y) if lying else 1 + 0 * y  # tiles shrink towards the horizon
+            u, v = (x - right / 2) * depth / wide + 0.3, (depth * 3 if lying else y) / tall
+            u = u + shift * v.floor().remainder(2)
+            stone = 0.07 * ((u.floor() * 7 + v.floor() * 13).remainder(5) / 5 - 0.4) * (joint != 1)
+            lines = ((u - u.round()).abs() < 0.035) | ((v - v.round()).abs() < 0.05)
+            return get(rgb(colour)[None]) * (1 + stone + (joint - 1) * lines)[:, None]
 
-        return lambda x, y, place, get: fill(x[0], y[0], place, get)
+        canvas.paint(slab(right / 2, hz + low, hz + high, right, right, 0.0), fill, line=0.012 * (not lying))
 
-    paint(flat(-0.2, 1.4), rgb("#bfdcee"), line=0)  # sky
-    for part in camera.scene.split("+"):
-        if part == "wall":
-            paint(flat(hz, 1.02), rgb(camera.wall), line=0)
-        elif part == "brick":
-            paint(flat(hz, 1.3), tiled(camera.wall, 0.13, 0.05, 1.25), line=0)
-        elif part == "glass":
-            paint(flat(hz, 1.3), tiled(camera.wall, 0.22, 0.3, 0.55, 0), line=0)
-        elif part == "windows":
-            for cx in np.arange(0.25, right, 0.5):
-                paint(box(cx, 0.24, hz + 0.14, hz + 0.42), rgb("#e9e4d8"))
-                paint(box(cx, 0.19, hz + 0.165, hz + 0.395), rgb("#6f93a8"), line=0)
-        elif part == "shops":
-            for i, cx in enumerate(np.arange(0.2, right, 0.55)):
-                sign = rgb(("#c2503f", "#3c7a6b", "#d9a441", "#46659c", "#8d5a86")[(i + len(camera.name)) % 5])
-                paint(box(cx, 0.36, hz + 0.02, hz + 0.30), rgb("#a9cbd6"))
-                paint(box(cx + 0.24, 0.10, hz, hz + 0.30), sign * 0.6)
-                for k in range(6):
-                    paint(slab(cx - 0.175 + 0.07 * k, hz + 0.27, hz + 0.37, 0.035, 0.03, 0.0), sign if k % 2 else rgb("#f1ede2"),
-                          line=0)
-        elif part == "trees":
-            for cx in rng.uniform(0, right, 7):
-                size = rng.uniform(0.16, 0.26)
-                paint(box(cx, 0.05, hz - 0.02, hz + 0.3), rgb("#6b4c33"))
-                paint(ellipse(cx, hz + 0.42, size, size * 1.05), rgb("#4f8a4a") * rng.uniform(0.8, 1.1), shade=0.2)
-        elif part == "hedge":
-            paint(flat(hz - 0.03, hz + 0.14), rgb("#3f6f3c"), line=0.02)
-            for cx in rng.uniform(0, right, 40):
-                paint(ellipse(cx, hz + rng.uniform(0, 0.12), 0.05, 0.03), rgb("#568c4c") * rng.uniform(0.85, 1.1), line=0)
-        elif part == "columns":
-            paint(flat(hz, 1.3), rgb(camera.wall) * 0.55, line=0)
-            for cx in np.arange(0.1, right, 0.42):
-                paint(box(cx, 0.13, hz, 1.3), rgb(camera.wall), shade=0.25)
-        elif part == "paving":
-            paint(flat(-0.2, hz), tiled(camera.ground, 0.2, 0.22, 0.8, 0.5, True), line=0)
-        elif part == "planks":
-            paint(flat(-0.2, hz), tiled(camera.ground, 3.0, 0.09, 0.75, 0.3, True), line=0)
-        elif part == "lawn":
-            paint(flat(-0.2, hz), rgb(camera.ground), line=0)
-            for cx, cy in zip(rng.uniform(0, right, 90), rng.uniform(-0.1, hz - 0.02, 90)):
-                paint(ellipse(cx, cy, 0.05, 0.010), rgb(camera.ground) * rng.uniform(0.82, 1.15), line=0)
-            for cx, cy in zip(rng.uniform(0, right, 25), rng.uniform(-0.1, hz - 0.05, 25)):
-                paint(ellipse(cx, cy, 0.011, 0.011), rgb(("#f6f1d0", "#f2cf4a", "#e08aa8")[int(60 * cx) % 3]), line=0)
-        elif part == "path":
-            paint(flat(-0.06, 0.20), rgb("#d3c3a0"), line=0.01)
-        elif part == "stairs":
-            for k in range(6):
-                paint(flat(hz + 0.1 * k - 0.3, hz + 0.1 * k - 0.2), rgb(camera.wall) * (0.8 + 0.05 * k), line=0.02)
-        elif part == "fountain":
-            for cx in (0.6, 1.9):
-                for a in (-0.12, -0.05, 0.05, 0.12):
-                    paint(limb((cx, hz + 0.0, 0.008), (cx + a * 0.7, hz + 0.28 - abs(a), 0.01), (cx + a * 1.6, hz + 0.0, 0.008)),
-                          rgb("#dff1f7"), line=0)
-                paint(ellipse(cx, hz - 0.02, 0.36, 0.06), rgb("#b9b2a4"))
-                paint(ellipse(cx, hz - 0.01, 0.31, 0.04), rgb("#7fb9d4"), line=0)
-        elif part == "lamps":
-            for cx in np.arange(0.35, right, 0.8):
-                paint(box(cx, 0.022, hz - 0.05, 1.0), rgb("#3c4348"))
-                paint(ellipse(cx, 1.02, 0.05, 0.05), rgb("#f7efc4"))
-        else:
-            raise ValueError(f"camera {camera.name!r}: unknown part {part!r} of its scene")
+    for part in ("sky", *camera.scene.split("+")):
+        if part not in SCENES:
+            raise ValueError(f"camera {camera.name!r}: no {part!r} to put in a scene; choose from {', '.join(SCENES)}")
+        for kind, *numbers, colours in SCENES[part]:
+            colours = [getattr(camera, colour, colour) for colour in colours.split()]
+            if kind == "tiles":
+                tiles(*numbers, colours[0])
+                continue
+            step, first, wide, low, high, aside, below = numbers
+            for i, cx in enumerate(np.arange(first, right, step)):
+                dx, dy, tone = rng.uniform((-aside, -below, 0.85), (aside, 0, 1.15))
+                box = slab(cx, hz + low, hz + high, wide / 2, wide / 2)
+                disc = ellipse(cx + dx, hz + dy + (low + high) / 2, wide / 2, (high - low) / 2)
+                canvas.paint(box if kind == "box" else disc, rgb(colours[i % len(colours)]) * (tone if aside else 1),
+                             shade=0.1, line=0.006 * (wide > 0.02 and aside < 0.1))
     return canvas.image[0]
 
 
-OCCLUDERS = ("bin", "bench", "planter", "bicycle", "passer-by")
+# Things that stand in the way. Boxes: middle, half-widths below and above, bottom, top. Discs: middle, height, radius.
+# Rods: thickness, then points.
+_WHEEL = [(0.135 * np.cos(t), 0.07 + 0.135 * np.sin(t)) for t in np.linspace(0, 2 * np.pi, 10)]
+THINGS = {
+    "bin": [("box", "#4d6b57", 0, 0.105, 0.13, -0.08, 0.36), ("box", "#3a5243", 0, 0.145, 0.145, 0.34, 0.40),
+            ("box", "#e8e3d2", 0, 0.06, 0.06, 0.16, 0.24)],
+    "bench": [*(("box", "#3b3b3f", x, 0.018, 0.018, -0.08, 0.2) for x in (-0.2, 0.2)),
+              *(("box", "#a8743f", 0, 0.27, 0.27, y, y + 0.055) for y in (0.16, 0.24, 0.31))],
+    "planter": [*(("disc", "#4b8a4f", x, y, 0.09) for x, y in ((-0.09, 0.33), (0.08, 0.34), (0, 0.42), (0, 0.25))),
+                *(("disc", "#ef9fb4", x, y, 0.018) for x, y in ((-0.09, 0.36), (0.06, 0.3), (0.02, 0.45))),
+                ("box", "#b5754f", 0, 0.12, 0.15, -0.08, 0.19)],
+    "bicycle": [*(("rod", "#2b2b2f", 0.012, [(x + dx, y) for dx, y in _WHEEL]) for x in (-0.2, 0.2)),
+                ("rod", "#c2503f", 0.01, [(0, 0.08), (-0.2, 0.07), (-0.07, 0.28), (0.13, 0.3), (0, 0.08), (-0.1, 0.3)]),
+                ("rod", "#c2503f", 0.011, [(0.2, 0.07), (0.12, 0.36), (0.18, 0.38)]),
+                ("rod", "#2b2b2f", 0.014, [(-0.13, 0.32), (-0.04, 0.32)])],
+}
+OCCLUDERS = (*THINGS, "passer-by")
 
 
 def occlude(canvas: Canvas, kind: np.ndarray, side: np.ndarray) -> None:
-    """Paint what stands between camera and person; kind: words [N] of OCCLUDERS or "none"; side: x of its middle [N]."""
-    paint = lambda name, shape, colour, **k: canvas.paint(shape, rgb(colour), kind == name, **k)  # noqa: E731
-    s = side
-    paint("bin", slab(s, -0.08, 0.36, 0.105, 0.13, 0.02), "#4d6b57", shade=0.2)
-    paint("bin", slab(s, 0.34, 0.40, 0.145, 0.145, 0.015), "#3a5243")
-    paint("bin", slab(s, 0.16, 0.24, 0.06, 0.06, 0.01), "#e8e3d2", line=0)
-    for x in (-0.2, 0.2):
-        paint("bench", slab(s + x, -0.08, 0.2, 0.018, 0.018, 0.005), "#3b3b3f")
-    for y in (0.16, 0.24, 0.31):
-        paint("bench", slab(s, y, y + 0.055, 0.27, 0.27, 0.01), "#a8743f")
-    for x, y in ((-0.09, 0.33), (0.08, 0.34), (0.0, 0.42), (-0.05, 0.25), (0.07, 0.25)):
-        paint("planter", ellipse(s + x, y, 0.085, 0.10), "#4b8a4f", shade=0.2)
-    for x, y in ((-0.09, 0.36), (0.06, 0.30), (0.02, 0.45)):
-        paint("planter", ellipse(s + x, y, 0.018, 0.018), "#ef9fb4", line=0)
-    paint("planter", slab(s, -0.08, 0.19, 0.12, 0.15, 0.015), "#b5754f", shade=0.15)
-    for x in (-0.2, 0.2):
-        for a, colour in ((0.135, "#2b2b2f"),):
-            ring = [(s + x + a * np.cos(t), 0.07 + a * np.sin(t), 0.012) for t in np.linspace(0, 2 * np.pi, 13)]
-            paint("bicycle", limb(*ring), colour, line=0)
-    frame = [(-0.2, 0.07), (-0.07, 0.28), (0.13, 0.30), (-0.02, 0.08), (-0.07, 0.28), (-0.02, 0.08), (-0.2, 0.07)]
-    paint("bicycle", limb(*((s + x, y, 0.011) for x, y in frame)), "#c2503f", line=0)
-    paint("bicycle", limb((s + 0.2, 0.07, 0.011), (s + 0.12, 0.36, 0.011), (s + 0.18, 0.38, 0.011)), "#c2503f", line=0)
-    paint("bicycle", limb((s - 0.12, 0.32, 0.014), (s - 0.03, 0.32, 0.014)), "#2b2b2f", line=0)
+    """Paint what stands between camera and person; kind: words [N] (of THINGS, or others: nothing); side: its x [N]."""
+    for name in set(kind) & set(THINGS):
+        for form, colour, *n in THINGS[name]:
+            if form == "rod":
+                shape = limb(*((side + x, y, n[0]) for x, y in n[1]))
+            elif form == "disc":
+                shape = ellipse(side + n[0], n[1], n[2], n[2])
+            else:
+                shape = slab(side + n[0], n[3], n[4], n[1], n[2])
+            canvas.paint(shape, rgb(colour), kind == name, line=0 if form == "rod" else LINE, shade=0.12)
 
 
 @lru_cache(maxsize=8)
@@ -290,29 +241,23 @@ def _grain(height: int, width: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng(7).standard_normal((3, 2 * height, 2 * width), dtype=np.float32))
 
 
-def expose(image: Tensor, colour: dict, blur: np.ndarray, noise: np.ndarray, place: np.ndarray) -> Tensor:
+def expose(image: Tensor, gain, clarity, blur, noise, place) -> Tensor:
     """Light, lens and sensor: float [N, 3, H, W] in 0 .. 1 -> uint8.
 
-    colour: gain [N, 3], contrast [N], saturation [N]. blur: sigma in pixels [N]. noise: [N]. place: [N, 2] in 0 .. 1,
-    where in a sheet of grain each image lies.
+    gain: [N, 3]. clarity (contrast and saturation), noise: [N]. blur: sigma in pixels [N]. place: [N, 2] in 0 .. 1,
+    which piece of a sheet of grain lies on each image.
     """
     n, _, height, width = image.shape
-    put = lambda v, *shape: torch.as_tensor(np.asarray(v, np.float32), device=image.device).reshape(n, *shape)  # noqa: E731
-    grey = (0.30 * image[:, 0] + 0.59 * image[:, 1] + 0.11 * image[:, 2])[:, None]
-    image = grey + put(colour["saturation"], 1, 1, 1) * (image - grey)
-    image = 0.5 + put(colour["contrast"], 1, 1, 1) * (image - 0.5)
-    image = (image * put(colour["gain"], 3, 1, 1)).clamp(0, 1)
-    reach = max(1, -(-height // 64))  # pixels on either side; does not depend on the batch
+    put = lambda v, c=1: torch.as_tensor(v, dtype=torch.float32, device=image.device).reshape(n, c, 1, 1)  # noqa: E731
+    grey, clarity = 0.30 * image[:, :1] + 0.59 * image[:, 1:2] + 0.11 * image[:, 2:], put(clarity)
+    image = (0.5 + clarity * (grey + clarity * (image - grey) - 0.5)).mul_(put(gain, 3)).clamp_(0, 1)
+    reach = max(1, -(-height // 64))  # pixels on either side, whatever the batch
     taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / np.maximum(blur, 1e-3)[:, None]) ** 2)
-    taps = put(taps / taps.sum(1, keepdims=True), 2 * reach + 1, 1, 1, 1)
-    for dim, size in ((2, height), (3, width)):
-        pad = [0, 0, reach, reach] if dim == 2 else [reach, reach, 0, 0]
-        wide = torch.nn.functional.pad(image, pad, mode="replicate")
-        image = torch.zeros_like(image)
-        for k in range(2 * reach + 1):
-            image += taps[:, k] * wide.narrow(dim, k, size)
-    sheet = _grain(height, width).to(image.device)
+    taps /= taps.sum(1, keepdims=True)
+    for dim, pad in ((2, (0, 0, reach, reach)), (3, (reach, reach, 0, 0))):
+        padded = torch.nn.functional.pad(image, pad, mode="replicate")
+        image = sum(put(tap) * padded.narrow(dim, k, image.shape[dim]) for k, tap in enumerate(taps.T))
     rows, columns = (place * [height, width]).astype(int).T
-    grain = torch.stack([sheet[:, r : r + height, c : c + width] for r, c in zip(rows, columns)])
-    image += put(noise, 1, 1, 1) * grain
-    return (image * 255).round().clamp(0, 255).byte()
+    sheet = _grain(height, width).to(image.device)
+    image += put(noise) * torch.stack([sheet[:, r : r + height, c : c + width] for r, c in zip(rows, columns)])
+    return image.mul_(255).round_().clamp_(0, 255).byte()

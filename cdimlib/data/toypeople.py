@@ -1,413 +1,317 @@
 """The people of the toy town: what they wear and carry, and how they are drawn.
 
-A :class:`Person` is a handful of words ("bob", "coat", "stripes", "backpack"). :func:`draw` paints people in a frame of
-their own (feet at y = 0, an adult's crown near y = 1), seen from any side: every part has a place sideways, ahead and
-upwards, which the view turns.
+A :class:`Person` is a handful of words ("brown bob", "red coat", "navy backpack"). :func:`draw` paints them in a frame
+of their own (feet at y = 0, the crown of a tall adult at y = 1), from any side: every part has a place sideways, ahead
+and upwards, which the view turns.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import numpy as np
 import torch
 
 from .toycameras import Canvas, ellipse, limb, rgb, slab
 
-COLOURS = {name: "#" + code for name, code in (pair.split() for pair in (
-    "white f4f1ea,cream eadfc0,yellow f2c230,mustard c99a2c,orange ee7f2d,rust b4532a,red d23b35,burgundy 7d2438,"
-    "pink ef9fb4,violet 8e62b0,plum 5a3a63,sky 8cc4e8,blue 3a6fc4,denim 4b6584,navy 26355e,mint a4dcc0,green 4ca64f,"
-    "olive 7a7a3a,forest 2c5a42,teal 2b8c8c,beige c9b08c,brown 75502f,grey 9a9a9c,charcoal 48494f,black 26262b"
-).split(","))}
-SKINS = ("#f6d3b8", "#e8b48c", "#c98d62", "#9a6440", "#6a4129")
-HAIRS = {"black": "#2a2322", "brown": "#5b3a24", "chestnut": "#8a4b2a", "blond": "#dcb565", "red": "#b8512a",
-         "grey": "#a9a7a4", "blue": "#4f7fc0"}
+COLOURS = {word[:-7]: word[-7:] for word in re.findall(r"\S+", """
+    white#f4f1ea cream#eadfc0 yellow#f2c230 mustard#c99a2c orange#ee7f2d rust#b4532a red#d23b35 burgundy#7d2438
+    pink#ef9fb4 violet#8e62b0 plum#5a3a63 sky#8cc4e8 blue#3a6fc4 denim#4b6584 navy#26355e mint#a4dcc0 green#4ca64f
+    olive#7a7a3a forest#2c5a42 teal#2b8c8c beige#c9b08c brown#75502f grey#9a9a9c charcoal#48494f black#26262b
+    chestnut#8a4b2a blond#dcb565 ginger#b8512a silver#a9a7a4 pale#f6d3b8 light#e8b48c tan#c98d62 deep#9a6440 dark#6a4129
+""")}
+VIVID = "white 1,yellow 1,red 1,sky 1,navy 1,black 1,green 1,pink 1,orange 1"
+CHOICES = {  # what there is and how common it is, unless the town has a fashion of its own
+    "face": "plain 5,glasses 2,beard 1.5", "hair": "short 5,bob 3,long 3,bun 2,ponytail 2,curly 2,bald 1",
+    "pattern": "none 5,stripes 2,checks 1.3,dots 1.3,band 1", "logo": "none 2,disc 1,square 1,heart 1,star 1,bars 1",
+    "shoes": "shoes 2,trainers 3,boots 1", "bag": "none 3,backpack 2,handbag 1.5,shoulder bag 2",
+    "hat": "none 7,cap 1.5,beanie 1,sun hat 1", "umbrella": "none 30,umbrella 1", "inner": "shirt 1",
+}
+TINTS = {  # its colours; everything else has those of the town
+    "face": "pale 1,light 1,tan 1,deep 1,dark 1", "shoes": "white 3,black 3,brown 2,red 1,navy 1,yellow 0.7",
+    "hair": "black 4,brown 4,chestnut 3,blond 3,ginger 1,silver 2,blue 0.2",
+    "inner": VIVID, "pattern": VIVID, "logo": VIVID,
+}
 DETAILS = ("bag", "logo", "shoes", "hat", "pattern")  # lookalikes differ in one of these
 
 
 @dataclass(frozen=True)
 class Person:
-    """What one person looks like. ``twin`` is the person this one was copied from, ``detail`` all that differs."""
+    """What one person looks like: a colour and a kind for every part ("red t-shirt"), or "none"."""
 
     number: int
-    height: float  # 1: an adult of usual height
+    height: float  # 1 is tall
     build: float  # 0 slight .. 1 broad
-    skin: str
+    face: str  # its colour is that of the skin
     hair: str
-    hair_colour: str
-    face: str
     top: str
-    top_colour: str
-    inner_colour: str
+    inner: str  # under a jacket
     pattern: str
-    pattern_colour: str
     logo: str
-    logo_colour: str
     bottom: str
-    bottom_colour: str
     shoes: str
-    shoe_colour: str
     bag: str
-    bag_colour: str
     hat: str
-    hat_colour: str
     umbrella: str
-    umbrella_colour: str
-    twin: int = -1
+    twin: int = -1  # whose copy this is (-1: nobody's), in all but ``detail``
     detail: str = ""
 
     def describe(self) -> str:
-        """A line such as "red t-shirt with white stripes, navy shorts, white trainers, green backpack"."""
-        words = [f"{self.top_colour} {self.top}" + (f" over {self.inner_colour}" if self.top == "jacket" else "")]
-        for part in ("pattern", "logo"):
-            if getattr(self, part) != "none":
-                words[0] += f" with {getattr(self, part + '_colour')} {getattr(self, part)}"
-        for part in ("bottom", "shoes", "bag", "hat", "umbrella"):
-            if getattr(self, part) != "none":
-                colour = getattr(self, ("shoe" if part == "shoes" else part) + "_colour")
-                words.append(f"{colour} {getattr(self, part)}")
-        return ", ".join(words)
+        """What they wear and carry: "blue t-shirt, white stripes, navy shorts, red trainers, green backpack"."""
+        parts = (self.top, self.pattern, self.logo, self.bottom, self.shoes, self.bag, self.hat, self.umbrella)
+        return ", ".join(part for part in parts if part != "none")
 
 
-CHOICES = {  # every field that is a word: its options, with how common they are unless the town has its own fashion
-    "hair": "short 5,bob 3,long 3,bun 2,ponytail 2,curly 2,bald 1", "hair_colour": "black 4,brown 4,chestnut 3,blond 3,"
-    "red 1,grey 2,blue 0.3", "face": "plain 5,glasses 2,beard 1.5",
-    "pattern": "none 5,stripes 2,checks 1.3,dots 1.3,band 1", "logo": "none 2,disc 1,square 1,heart 1,star 1,bars 1",
-    "shoes": "shoes 2,trainers 3,boots 1", "bag": "none 3,backpack 2,handbag 1.5,shoulder bag 2",
-    "hat": "none 7,cap 1.5,beanie 1,sun hat 1", "umbrella": "none 30,umbrella 1",
-}
+def choose(options: str, u: float, *, but: str = "", apart: str = "") -> str:
+    """The one of "a 3,b 1" (a three times as common) on which ``u`` in 0 .. 1 falls.
 
-
-def choose(table: str, u: float, without: tuple = ()) -> str:
-    """The option of "a 3,b 1" on which ``u`` in 0 .. 1 falls."""
-    pairs = [pair.rsplit(" ", 1) for pair in table.split(",")]
-    pairs = [(name, float(weight)) for name, weight in pairs if name not in without]
+    but: an option that does not count; apart: nor do colours too much like this one.
+    """
+    pairs = [(name, float(weight)) for name, weight in (pair.rsplit(" ", 1) for pair in options.split(","))]
+    far = lambda name: np.abs(rgb(COLOURS[name]) - rgb(COLOURS[apart])).sum() > 0.75  # noqa: E731
+    pairs = [(name, weight) for name, weight in pairs if name != but and (not apart or far(name))]
     ends = np.cumsum([weight for _, weight in pairs])
-    return pairs[min(int(np.searchsorted(ends, u * ends[-1], side="right")), len(pairs) - 1)][0]
+    return pairs[np.searchsorted(ends, u * ends[-1], side="right")][0]
 
 
-def dress_up(number: int, fashion: dict, rng: np.random.Generator) -> Person:
-    """A person at random. ``fashion`` overrides :data:`CHOICES` and has "top", "bottom" and "colours"."""
-    table = {**CHOICES, **fashion}
-    u = dict(zip((f.name for f in fields(Person)), rng.random(len(fields(Person)))))
-    word = {name: choose(options, u[name]) for name, options in table.items() if name != "colours"}
-    if word["top"] == "dress":
-        word["bottom"] = "tights" if u["bottom"] < 0.4 else "none"
-    if word["top"] in ("jacket", "coat"):
-        word["logo"] = "none"
-        word["pattern"] = word["pattern"] if word["pattern"] in ("none", "checks") else "none"
-    if word["pattern"] != "none":
-        word["logo"] = "none"
-    if word["umbrella"] != "none":
-        word["hat"] = "none"
-    colour = lambda name, *without: choose(table["colours"], u[name], without)  # noqa: E731
-    top = colour("top_colour")
-    bottom = colour("bottom_colour", top)
-    return Person(
-        number, height=0.84 + 0.2 * u["height"] if u["height"] > 0.12 else 0.72, build=u["build"],
-        skin=SKINS[int(u["skin"] * len(SKINS))], **word, top_colour=top, inner_colour=contrast(top, u["inner_colour"]),
-        pattern_colour=contrast(top, u["pattern_colour"]), logo_colour=contrast(top, u["logo_colour"]),
-        bottom_colour=bottom, shoe_colour=choose("white 3,black 3,brown 2,red 1,navy 1,yellow 0.7", u["shoe_colour"]),
-        bag_colour=colour("bag_colour", top), hat_colour=colour("hat_colour"), umbrella_colour=colour("umbrella_colour"),
-    )
+def dress_up(number: int, fashion: dict[str, str], rng: np.random.Generator) -> Person:
+    """A person at random. ``fashion`` has "top", "bottom" and "colours", and overrides :data:`CHOICES`."""
+    build, *u = rng.random((len(CHOICES) + 3, 2))
+    kind = {k: choose(options, v) for (k, options), (v, _) in zip({**CHOICES, **fashion}.items(), u) if k != "colours"}
+    covered = kind["top"] in ("jacket", "coat")
+    if kind["top"] == "dress":
+        kind["bottom"] = "tights" if build[1] < 0.4 else "none"
+    if covered and kind["pattern"] != "checks":
+        kind["pattern"] = "none"
+    if covered or kind["pattern"] != "none":
+        kind["logo"] = "none"
+    if kind["umbrella"] != "none":
+        kind["hat"] = "none"
+    tint = {}
+    for part, (_, v) in sorted(zip(kind, u), key=lambda pair: pair[0] not in ("top", "hair")):  # these two first
+        apart = "" if part in ("top", "hair", "face", "shoes") else tint["hair" if part == "hat" else "top"]
+        tint[part] = choose(TINTS.get(part, fashion["colours"]), v, apart=apart)
+    words = {part: what if what == "none" else f"{tint[part]} {what}" for part, what in kind.items()}
+    return Person(number, 0.7 if build[0] < 0.1 else 0.82 + 0.18 * build[0], float(build[1]), **words)
 
 
-def contrast(colour: str, u: float) -> str:
-    """One of the plain colours that stand out against ``colour``."""
-    far = [c for c in ("white", "yellow", "red", "sky", "navy", "black", "green", "pink", "orange")
-           if np.abs(rgb(COLOURS[c]) - rgb(COLOURS[colour])).sum() > 0.9]
-    return far[int(u * len(far))]
-
-
-def lookalike(original: Person, number: int, rng: np.random.Generator, fashion: dict, taken: tuple = ()) -> Person:
-    """A copy of a person in which one of :data:`DETAILS` (none of ``taken``) differs, plainly."""
-    can = [d for d in DETAILS if d not in taken]
-    if original.umbrella != "none" and "hat" in can:
-        can.remove("hat")
-    if original.top in ("jacket", "coat"):
-        can = [d for d in can if d not in ("logo", "pattern")]
-    elif original.pattern != "none" and "logo" in can:
-        can.remove("logo")
-    elif original.logo != "none" and "pattern" in can:
-        can.remove("pattern")
-    detail, u, v = can[int(rng.integers(len(can)))], rng.random(), rng.random()
+def lookalike(twin: Person, number: int, fashion: dict[str, str], rng: np.random.Generator, taken: str = "") -> Person:
+    """A copy of ``twin`` in which one of :data:`DETAILS` (but not ``taken``) plainly differs."""
+    barred = {taken, *(("logo", "pattern") if twin.top.endswith(("jacket", "coat")) else ())}
+    rivals = {"logo": "pattern", "pattern": "logo", "hat": "umbrella"}
+    barred |= {one for one, other in rivals.items() if getattr(twin, other) != "none"}
+    can = [d for d in DETAILS if d not in barred]
+    detail, u, v = can[rng.integers(len(can))], *rng.random(2)
+    colour, _, kind = getattr(twin, detail).partition(" ")
     if detail == "shoes":
-        now = original.shoe_colour
-        change = {"shoe_colour": choose("white 1,red 1,yellow 1" if now in ("black", "brown", "navy") else "black 1", u)}
+        colour = choose(TINTS["shoes"], v, apart=colour)
     else:
-        old = getattr(original, detail)
-        change = {detail: choose({**CHOICES, **fashion}[detail], u, (old,))}
-        if old == "none":
-            plain = "white 1,yellow 1,red 1,navy 1,black 1"
-            near = original.top_colour if detail == "bag" else original.hair_colour
-            change |= {f"{detail}_colour": choose(plain, v, (near,))} if detail in ("bag", "hat") else {}
-    return replace(original, number=number, twin=original.number, detail=detail, **change)
-
-
-# ------------------------------------------------------------------------------------------------------------- drawing
+        kind = choose({**CHOICES, **fashion}[detail], u, but=kind or "none")
+        clash = (twin.hair if detail == "hat" else twin.top).split()[0]
+        colour = choose(VIVID, v, apart=clash) if colour == "none" else colour
+    look = {detail: "none" if kind == "none" else f"{colour} {kind}"}
+    return replace(twin, number=number, twin=twin.number, detail=detail, **look)
 
 
 class Crowd:
-    """People as arrays: ``crowd.bag`` is [N] of words, ``crowd.bag_colour`` [N, 3]; ``crowd.has(bag="none")`` a mask."""
+    """People as arrays: ``crowd.bag`` is the colour of their bags [N, 3], ``crowd.has("backpack")`` who has one."""
 
     def __init__(self, people: list[Person]):
+        self.kinds = {}
         for f in fields(Person):
             values = [getattr(p, f.name) for p in people]
-            if f.name == "skin" or f.name.endswith("_colour"):
-                code = {**COLOURS, **HAIRS} if f.name == "hair_colour" else COLOURS
-                values = [rgb(v if v[0] == "#" else code[v]) for v in values]
+            if f.type == "str" and f.name != "detail":
+                for i, (colour, _, kind) in enumerate(v.partition(" ") for v in values):
+                    self.kinds.setdefault(kind or f"no {f.name}", np.zeros(len(people), bool))[i] = True
+                    values[i] = rgb(COLOURS.get(colour, "#000000"))
             setattr(self, f.name, np.array(values))
 
-    def has(self, **wanted) -> np.ndarray:
-        """Where the person has it: ``has(top=("coat", "jacket"), hat="cap")``."""
-        return np.logical_and.reduce([np.isin(getattr(self, k), v) for k, v in wanted.items()])
+    def has(self, *kinds: str) -> np.ndarray:
+        """Who wears or carries one of these: bool [N]."""
+        return np.logical_or.reduce([self.kinds.get(kind, np.zeros(len(self.height), bool)) for kind in kinds])
 
 
-def draw(canvas: Canvas, people: list[Person], view, phase, who=True) -> None:
-    """Paint one person per image of the canvas.
+def draw(canvas: Canvas, people: list[Person], view: np.ndarray, phase: np.ndarray) -> None:
+    """Paint one person into each image of the canvas.
 
-    view: [N] radians, 0 facing us, pi/2 walking to the right, pi seen from behind. phase: [N] radians of the walking
-    cycle; nan stands still. who: bool [N], the images to paint in.
+    view: [N] radians, 0 facing us, pi/2 walking to the right, pi from behind. phase: [N] radians of the walking cycle;
+    nan stands still.
     """
-    p = Crowd(people)
-    s, c = np.sin(view), np.cos(view)
-    who = np.broadcast_to(who, s.shape)
-    h, b = p.height, p.build
-    still = np.isnan(phase)
-    phase = np.where(still, 0.6, phase)
-    stride = np.where(still, 0.06, 0.42)
-    wide = lambda side, ahead: np.sqrt((side * c) ** 2 + (ahead * s) ** 2)  # half-width of a body part  # noqa: E731
-    paint = lambda shape, colour, where=True, **k: canvas.paint(shape, colour, who & where, **k)  # noqa: E731
-    front, back = c > 0, c <= 0
+    p, paint, s, c = Crowd(people), canvas.paint, np.sin(view), np.cos(view)
+    h, b, has = p.height, p.build, p.has
+    stride, phase = np.where(np.isnan(phase), 0.06, 0.42), np.where(np.isnan(phase), 0.6, phase)
+    size = 0.5 + 0.5 * h  # how broad: a child's head is as large as an adult's
+    shoulder, hip, depth = (size * (a + d * b) for a, d in ((0.102, 0.034), (0.076, 0.034), (0.062, 0.036)))
+    neck, crotch, front, back = h - 0.172, 0.46 * h, c > 0, c <= 0
     far = np.where(s >= 0, 1.0, -1.0)  # which side is away from us: +1 the person's left
-    shoulder, hip, depth = 0.104 + 0.034 * b, 0.076 + 0.034 * b, 0.062 + 0.036 * b
-    neck, crotch = h - 0.175, 0.46 * h
-    coat, dress = p.has(top="coat"), p.has(top="dress")
-    open_umbrella = p.has(umbrella="umbrella")
-    dark = lambda colour, by=0.75: colour * by  # noqa: E731
+    long_top, dress, umbrella = has("coat", "dress"), has("dress"), has("umbrella")
+    wide = lambda side, ahead: np.sqrt((side * c) ** 2 + (ahead * s) ** 2)  # half-width of a body part  # noqa: E731
+    plain, pixel, ink, thick_top = has("no pattern"), canvas.pixel, rgb("#2a2422"), has("coat", "jacket")
 
-    paint(ellipse(0.02, 0.015, 0.15 + 0.03 * b, 0.025), [0.1, 0.1, 0.15], line=0, alpha=0.35)  # shadow
+    def cloth(x, y, u, get):
+        """The top's colour and pattern; u: place around the body, in body heights."""
+        soft = lambda t: (t / get(pixel) + 0.5).clamp(0, 1)  # noqa: E731
+        saw = lambda t: (t - t.floor() - 0.5).abs()  # noqa: E731
+        worn = lambda name: get(has(name)).to(y.dtype)  # noqa: E731
+        rows, columns = (soft((saw(v / 0.054) - 0.25) * 0.054) for v in (y, u))
+        v = y / 0.058
+        dots = soft((0.3 - (saw(u / 0.058 + 0.5 * v.floor().remainder(2)).square() + saw(v).square()).sqrt()) * 0.058)
+        amount = worn("stripes") * rows + worn("checks") * 0.5 * (rows + columns) + worn("dots") * dots
+        amount = amount + worn("band") * soft(0.036 - (y - get(neck - 0.13 * h)).abs())
+        return get(p.top) + amount[:, None] * (get(p.pattern) - get(p.top))
 
-    # What lies behind the body.
-    pack = (p.has(bag="backpack"), -(depth + 0.045) * s, wide(0.092, 0.058))
-    tail = (-0.085 * s, h - 0.06)
+    def around(x, y, place, get):
+        u = place.clamp(-1, 1)
+        return cloth(x, y, u * (1 + 0.25 * u * u) * get(shoulder) - get(0.13 * view), get)
 
-    def backpack(where):
-        there, x, w = pack
-        paint(slab(x, 0.57 * h, neck - 0.005, w, w * 0.92, 0.035), p.bag_colour, there & where, shade=0.1)
-        pocket = there & where & back
-        paint(slab(x * 1.1, 0.595 * h, 0.69 * h, w * 0.68, w * 0.68, 0.015), dark(p.bag_colour, 0.85), pocket)
+    def backpack(there):
+        x, w, there = -(depth + 0.045) * s, wide(0.092, 0.058), there & has("backpack")
+        paint(slab(x, 0.57 * h, neck - 0.005, w, w * 0.92, 0.035), p.bag, there, shade=0.1)
+        paint(slab(x * 1.1, 0.595 * h, 0.69 * h, w * 0.68, w * 0.68), p.bag * 0.85, there & back)
 
-    def long_hair(where):
-        w = wide(0.078, 0.06)
-        x = -0.03 * s
-        paint(slab(x, h - 0.27, h - 0.06, w, w, 0.035), p.hair_colour, where & p.has(hair="long"), shade=0.1)
-        paint(slab(x, h - 0.165, h - 0.05, w * 1.02, w, 0.03), p.hair_colour, where & p.has(hair="bob"), shade=0.1)
-        pony = limb((tail[0], tail[1], 0.02), (tail[0] * 1.7, h - 0.13, 0.026), (tail[0] * 1.6, h - 0.2, 0.012))
-        paint(pony, p.hair_colour, where & p.has(hair="ponytail"))
+    def hair(there):
+        x, w = -0.04 * s, wide(0.076, 0.042)
+        paint(slab(x, h - 0.27, h - 0.06, w, w, 0.03), p.hair, there & has("long"), shade=0.1)
+        paint(slab(x, h - 0.165, h - 0.05, w * 1.02, w, 0.03), p.hair, there & has("bob"), shade=0.1)
+        tail = limb((-0.085 * s, h - 0.06, 0.02), (-0.145 * s, h - 0.13, 0.026), (-0.135 * s, h - 0.2, 0.012))
+        paint(tail, p.hair, there & has("ponytail"))
+        paint(ellipse(-0.06 * s, np.where(front, h + 0.004, h - 0.03), 0.036, 0.036), p.hair, there & has("bun"))
 
-    shoulder_bag = p.has(bag="shoulder bag")
-    bag_x = (hip + 0.045) * c + 0.0 * s  # at the left hip
+    bag_x, pole_x = (hip + 0.045) * c, (0.056 - shoulder) * c + 0.115 * s
 
-    def hip_bag(where):
-        w = wide(0.03, 0.062)
-        paint(slab(bag_x, 0.40 * h, 0.50 * h, w * 1.05, w, 0.015), p.bag_colour, shoulder_bag & where)
-        paint(slab(bag_x, 0.455 * h, 0.50 * h, w * 1.05, w, 0.012), dark(p.bag_colour, 0.85), shoulder_bag & where)
+    def pole(there):
+        paint(limb((pole_x, neck - 0.09, 0.006), (pole_x * 0.8, h + 0.12, 0.006)), ink, umbrella & there, line=0)
 
-    backpack(front)
-    long_hair(front)
-    hip_bag(far > 0)
+    def hip_bag(there):
+        w, there = wide(0.034, 0.064), there & has("shoulder bag")
+        for low, tone in ((0.395, 1), (0.455, 0.85)):
+            paint(slab(bag_x, low * h, 0.505 * h, w * 1.05, w, 0.012), p.bag * tone, there)
 
-    def arm(side, where):
-        swing = -stride * np.sin(phase + (side < 0) * np.pi)
-        lift = open_umbrella & (side < 0)  # the right hand holds the umbrella
-        out = side * (shoulder - 0.008)
-        zu, yu = 0.155 * h * np.sin(swing), -0.155 * h * np.cos(swing)
-        bend = swing + 0.25
-        zl, yl = zu + 0.15 * h * np.sin(bend), yu - 0.15 * h * np.cos(bend)
-        zu, yu = np.where(lift, 0.02, zu), np.where(lift, -0.13 * h, yu)
-        zl, yl = np.where(lift, 0.115, zl), np.where(lift, -0.03 * h, yl)
-        elbow_out, hand_out = out + side * 0.018, out + side * np.where(lift, -0.05, 0.014)
-        y0 = neck - 0.04
-        thick = 0.029 + 0.010 * b + 0.006 * p.has(top=("coat", "jacket"))
-        hand = hand_out * c + zl * s, y0 + yl
-        shape = limb((out * c, y0, thick), (elbow_out * c + zu * s, y0 + yu, thick * 0.92), (*hand, 0.7 * thick + 0.004))
-        sleeve = np.where(p.has(top="t-shirt"), 0.72, np.where(dress, 0.3, 1.78))
+    def arm(side, there):
+        swing, lift = -stride * np.sin(phase + (side < 0) * np.pi), umbrella & (side < 0)  # the right hand holds it
+        z1, y1 = np.where(lift, 0.02, 0.155 * h * np.sin(swing)), np.where(lift, 0.13 * h, 0.155 * h * np.cos(swing))
+        z2 = np.where(lift, 0.115, z1 + 0.15 * h * np.sin(swing + 0.25))
+        y2 = np.where(lift, 0.03 * h, y1 + 0.15 * h * np.cos(swing + 0.25))
+        out, y0, thick = side * (shoulder - 0.006), neck - 0.036, size * (0.025 + 0.009 * b + 0.006 * thick_top)
+        x, y = (out + side * np.where(lift, -0.05, 0.016)) * c + z2 * s, y0 - y2  # hand
+        sleeve = np.where(has("t-shirt"), 0.72, np.where(dress, 0.3, 1.78))
+        elbow = (out + side * 0.018) * c + z1 * s, y0 - y1
+        shape = limb((out * c, y0, thick), (*elbow, thick * 0.94), (x, y, thick * 0.8))
 
-        def colour(x, y, place, get):
-            return torch.where((place < get(sleeve))[:, None], get(p.top_colour) * 0.93, get(p.skin))
+        def colour(px, py, place, get, patterned=False):
+            top = cloth(px, py, px - get(x), get) if patterned else get(p.top)
+            return torch.where((place < get(sleeve))[:, None], top * 0.95, get(p.face))
 
-        paint(shape, colour, where, shade=0.05)
-        held = where & p.has(bag="handbag") & (side > 0)
-        w = wide(0.025, 0.075)
-        hx, hy = hand
-        paint(limb((hx - w * 0.5, hy - 0.07, 0.008), (hx, hy, 0.008), (hx + w * 0.5, hy - 0.07, 0.008)),
-              dark(p.bag_colour, 0.7), held, line=0)
-        paint(slab(hx, hy - 0.15, hy - 0.055, w * 1.1, w * 0.85, 0.015), p.bag_colour, held, shade=0.12)
-        return hand
+        paint(shape, colour, there & plain, shade=0.05)
+        paint(shape, partial(colour, patterned=True), there & ~plain, shade=0.05)
+        held, w = there & has("handbag") & (side > 0), wide(0.042, 0.075)
+        paint(limb((x - w * 0.5, y - 0.07, 0.008), (x, y, 0.008), (x + w * 0.5, y - 0.07, 0.008)), p.bag * 0.7, held,
+              line=0)
+        paint(slab(x, y - 0.15, y - 0.055, w * 1.1, w * 0.85, 0.015), p.bag, held, shade=0.12)
 
-    aside = np.abs(s) > 0.35
-    arm(far, aside)
-
-    # Legs and shoes.
-    for side in (far, -far):
+    def leg(side):
         turn = phase + (side < 0) * np.pi
         swing, bend = stride * np.sin(turn), 2.0 * stride * np.maximum(0, np.cos(turn)) + 0.05
-        out = side * (0.042 + 0.014 * b)
-        zk, yk = 0.235 * h * np.sin(swing), crotch + 0.02 - 0.235 * h * np.cos(swing)
-        za, ya = zk + 0.21 * h * np.sin(swing - bend), yk - 0.21 * h * np.cos(swing - bend)
-        yk, ya = yk - 0.10 * zk * c, ya - 0.10 * za * c  # nearer feet are lower in the picture
-        ya = np.maximum(ya, 0.035)
-        bare = p.has(bottom=("none", "tights", "skirt", "shorts"))
-        r0, r2 = np.where(bare, 0.046, 0.052) + 0.016 * b, np.where(bare, 0.027, 0.036) + 0.007 * b
-        xk, xa = out * c + zk * s, out * c + za * s
-        covered = np.select([p.has(bottom="trousers"), p.has(bottom="shorts"), p.has(bottom="tights")], [9, 0.8, 9], 0.0)
-        boots = np.where(p.has(shoes="boots"), 1.45, 9.0)
+        z1, y1 = 0.235 * h * np.sin(swing), crotch + 0.02 - 0.235 * h * np.cos(swing)  # knee
+        z2, y2 = z1 + 0.21 * h * np.sin(swing - bend), y1 - 0.21 * h * np.cos(swing - bend)  # ankle
+        y1, y2 = y1 - 0.1 * z1 * c, np.maximum(y2 - 0.1 * z2 * c, 0.035)  # nearer feet are lower in the picture
+        x0 = side * size * (0.042 + 0.014 * b) * c
+        x1, x2, thick = x0 + z1 * s, x0 + z2 * s, np.where(has("trousers"), 1.0, 0.86) * size
+        r0, r2 = thick * (0.052 + 0.016 * b), thick * (0.034 + 0.007 * b)
+        cloth_to = np.select([has("trousers", "tights"), has("shorts")], [9, 0.8], 0.0)
+        boots = np.where(has("boots"), 1.45, 9.0)
 
-        def leg_colour(x, y, place, get, covered=covered, boots=boots):
-            cloth = torch.where((place < get(covered))[:, None], get(p.bottom_colour), get(p.skin))
-            return torch.where((place > get(boots))[:, None], get(p.shoe_colour), cloth)
+        def colour(x, y, place, get):
+            legs = torch.where((place < get(cloth_to))[:, None], get(p.bottom), get(p.face))
+            return torch.where((place > get(boots))[:, None], get(p.shoes), legs)
 
-        def shoe_colour(x, y, place, get, ya=ya):
-            sole = (y < get(ya - 0.022)) & (get(p.has(shoes="trainers")) > 0)
-            return torch.where((sole & (x == x))[:, None], get(np.full_like(p.skin, 0.93)), get(p.shoe_colour))
+        def shoe(x, y, place, get):
+            sole = (y + 0 * x < get(y2 - 0.022)) & get(has("trainers")).bool()
+            return torch.where(sole[:, None], y.new_tensor(0.95), get(p.shoes))
 
-        paint(limb((out * c, crotch + 0.02, r0), (xk, yk, (r0 + r2) / 2), (xa, ya, r2)), leg_colour, shade=0.1)
-        toe = limb((xa - 0.014 * s, ya - 0.012, 0.026), (xa + 0.062 * s + 0.01 * out * c, ya - 0.014 - 0.018 * c, 0.022))
-        paint(toe, shoe_colour)
+        paint(limb((x0, crotch + 0.02, r0), (x1, y1, (r0 + r2) / 2), (x2, y2, r2)), colour, shade=0.1)
+        paint(limb((x2 - 0.014 * s, y2 - 0.012, 0.026), (x2 + 0.062 * s, y2 - 0.014 - 0.018 * c, 0.022)), shoe)
 
-    # Skirt and body; a coat or dress goes on down to the knee.
-    sway = 0.03 * np.abs(s) * stride / 0.42
-    skirt = p.has(bottom="skirt") & ~dress
-    w = wide(hip + 0.035, depth + 0.035) + sway
-    paint(slab(0.0, 0.29 * h, 0.53 * h, w, wide(hip, depth), 0.015), p.bottom_colour, skirt, shade=0.14)
-    low = np.select([coat, dress], [0.27, 0.26], 0.455) * h
-    flare = np.where(dress, 0.045, np.where(coat, 0.02, 0.004))
-    w_low, w_top = wide(hip + flare, depth + flare) + np.where(coat | dress, sway, 0), wide(shoulder, depth * 0.82)
-    waist = np.where(dress, -0.018, np.where(coat, 0.0, -0.004 + 0.012 * b))
-    turned = view
+    paint(ellipse(0.02, 0.015, 0.15 + 0.03 * b, 0.025), rgb("#1a1a26"), line=0, alpha=0.35)  # shadow
+    backpack(front)
+    pole(back)
+    hair(front)
+    hip_bag(far > 0)
+    arm(far, np.abs(s) > 0.35)
+    leg(far)
+    leg(-far)
 
-    def cloth(x, y, place, get):
-        """The top's colour with its pattern, which turns with the body."""
-        u = place.clamp(-1, 1)
-        u = u * (1 + 0.25 * u * u) * 0.13 - get(0.13 * np.where(turned > np.pi, turned - 2 * np.pi, turned))
-        px = get(canvas.pixel)
+    # Skirt and body; coats and dresses go down to the knee.
+    sway = 0.07 * np.abs(s) * stride
+    paint(slab(0, 0.29 * h, 0.53 * h, wide(hip + 0.035, depth + 0.035) + sway, wide(hip, depth), 0.015), p.bottom,
+          has("skirt") & ~dress, shade=0.14)
+    low, flare = np.where(long_top, 0.265, 0.455) * h, np.select([dress, long_top], [0.045, 0.02], 0.004)
+    w0, w1 = wide(hip + flare, depth + flare) + sway * long_top, wide(shoulder, depth * 0.82)
+    bulge = np.select([dress, long_top], [-0.018, 0], -0.004 + 0.012 * b)
+    body = slab(0, low, neck + 0.012, w0, w1, 0.04, bulge)
+    paint(body, p.top, plain, shade=0.12)
+    paint(body, around, ~plain, shade=0.12)
+    chest, narrow = depth * 0.92 * s, np.abs(c)
+    paint(slab(chest, low + 0.008, neck + 0.005, 0.038 * narrow, 0.048 * narrow), p.inner, has("jacket") & (c > 0.15),
+          line=0)
+    paint(limb((chest, low + 0.01, 0.005), (chest, neck - 0.02, 0.005)), p.top * 0.6, has("coat") & (c > 0.1), line=0)
+    t = (0.51 * h - low) / (neck + 0.012 - low)
+    belt = w0 + (w1 - w0) * t + bulge * 4 * t * (1 - t)
+    paint(slab(0, 0.498 * h, 0.522 * h, belt, belt, 0.001), p.top * 0.7, long_top, line=0)
 
-        def wave(v, period):  # 0 .. 1 .. 0, a soft square wave
-            t = v / period
-            t = (t - t.floor() - 0.5).abs() - 0.25
-            return (t * period / px + 0.5).clamp(0, 1)
-
-        rows, columns = wave(y, 0.052), wave(u, 0.058)
-        is_ = lambda name: get(p.has(pattern=name).astype(float))  # noqa: E731
-        gx, gy = u / 0.056, y / 0.056 + 0.0
-        gx = gx + 0.5 * (gy.floor() - 2 * (gy.floor() / 2).floor())
-        gx, gy = gx - gx.floor() - 0.5, gy - gy.floor() - 0.5
-        dot = ((0.30 - (gx * gx + gy * gy).sqrt()) * 0.056 / px + 0.5).clamp(0, 1)
-        band = ((0.035 - (y - get(neck - 0.13 * h)).abs()) / px + 0.5).clamp(0, 1)
-        amount = is_("stripes") * rows + is_("checks") * 0.5 * (rows + columns) + is_("dots") * dot + is_("band") * band
-        base, other = get(p.top_colour), get(p.pattern_colour)
-        return base + amount[:, None] * (other - base)
-
-    body = slab(0.0, low, neck + 0.012, w_low, w_top, 0.04, waist)
-    plain = p.has(pattern="none")
-    paint(body, p.top_colour, plain, shade=0.12)
-    paint(body, cloth, ~plain, shade=0.12)
-    opening = p.has(top="jacket") & (c > 0.15)
-    paint(slab(depth * 0.9 * s, low + 0.008, neck + 0.005, 0.038 * np.abs(c), 0.048 * np.abs(c), 0.01), p.inner_colour,
-          opening, line=0)
-    lapel = coat & (c > 0.1)
-    x = depth * 0.9 * s
-    paint(limb((x, low + 0.01, 0.005), (x, neck - 0.02, 0.005)), dark(p.top_colour, 0.6), lapel, line=0)
-    belt = dress | coat
-    paint(slab(0.0, 0.5 * h, 0.522 * h, wide(hip, depth) + 0.006, wide(hip, depth) + 0.004, 0.005),
-          dark(p.top_colour, 0.7), belt, line=0)
-
-    # Print on the chest.
-    cx, cy, r = depth * 0.95 * s, neck - 0.13 * h, 0.046
-    seen = (c > 0.2) & ~p.has(logo="none")
-    rx = r * np.maximum(c, 0.2)
-    flat = {"line": 0, "alpha": 0.95}
-    paint(ellipse(cx, cy, rx, r), p.logo_colour, seen & p.has(logo="disc"), **flat)
-    paint(slab(cx, cy - r * 0.9, cy + r * 0.9, rx * 0.9, rx * 0.9, 0.004), p.logo_colour, seen & p.has(logo="square"), **flat)
-    for k in (-1, 0, 1):
-        y = cy + 0.62 * k * r
-        paint(slab(cx, y - 0.2 * r, y + 0.2 * r, rx, rx, 0.002), p.logo_colour, seen & p.has(logo="bars"), **flat)
-    heart, star = seen & p.has(logo="heart"), seen & p.has(logo="star")
-    for k in (-1, 1):
-        lobe = limb((cx + k * 0.42 * rx, cy + 0.35 * r, 0.5 * r * np.maximum(c, 0.2)), (cx, cy - 0.75 * r, 0.008))
-        paint(lobe, p.logo_colour, heart, **flat)
-    for k in range(5):
-        a = np.pi / 2 + 2 * np.pi * k / 5
-        ray = limb((cx, cy, 0.42 * rx), (cx + 1.1 * rx * np.cos(a), cy + 1.1 * r * np.sin(a), 0.004))
-        paint(ray, p.logo_colour, star, **flat)
-
-    # Straps, arms, head.
-    strap = {"line": 0}
+    # A print on the chest; straps; the other arm.
+    y, r, turn = neck - 0.13 * h, 0.046 * size, np.maximum(c, 0.2)
+    wr, tips = r * turn, [(np.cos(a), np.sin(a)) for a in np.pi * (0.5 + 0.4 * np.arange(5))]
+    marks = [("disc", ellipse(chest, y, wr, r)), ("square", slab(chest, y - r, y + r, wr, wr))]
+    marks += [("bars", slab(chest, y + (k - 0.2) * r, y + (k + 0.2) * r, wr, wr)) for k in (-0.7, 0, 0.7)]
+    marks += [("heart", limb((chest + k * wr, y + 0.35 * r, wr / 2), (chest, y - 0.8 * r, 0.008))) for k in (-0.4, 0.4)]
+    marks += [("star", limb((chest, y, 0.42 * wr), (chest + 1.15 * wr * a, y + 1.15 * r * b, 0.004))) for a, b in tips]
+    for name, mark in marks:
+        paint(mark, p.logo, has(name) & (c > 0.2), line=0)
     for side in (-1, 1):
         x = side * 0.068 * c + depth * 0.6 * s
-        paint(limb((x, neck - 0.005, 0.011), (x * 1.08, 0.62 * h, 0.011)), dark(p.bag_colour, 0.8),
-              pack[0] & front & ((np.abs(c) > 0.5) | (side * s < 0.0)), **strap)
-    paint(limb((-0.085 * c, neck, 0.009), (bag_x, 0.49 * h, 0.009)), dark(p.bag_colour, 0.7), shoulder_bag, **strap)
-    paint(limb((0.0, neck - 0.015, 0.030), (0.0, neck + 0.03, 0.030)), dark(p.skin, 0.9), front, line=0)
-    arm(far, ~aside)
-    hand = arm(-far, True)
-    hip_bag(far <= 0)
+        paint(limb((x, neck - 0.005, 0.011), (x * 1.08, 0.62 * h, 0.011)), p.bag * 0.8,
+              has("backpack") & front & ((c > 0.5) | (side * s < 0)), line=0)
+    paint(limb((-0.085 * c, neck, 0.009), (bag_x, 0.49 * h, 0.009)), p.bag * 0.7, has("shoulder bag"), line=0)
+    paint(limb((0, neck - 0.015, 0.03), (0, neck + 0.03, 0.03)), p.face * 0.9, front, line=0)
+    arm(far, np.abs(s) <= 0.35)
+    arm(-far, True)
+    hip_bag(far < 0)
 
-    hx, hy = 0.012 * s, h - 0.085
-    rx, ry = wide(0.066, 0.07), 0.078
-    bald = p.has(hair="bald")
-    cap = np.where(bald[:, None], p.skin, p.hair_colour)
-    puff = np.where(p.has(hair="curly"), 1.42, np.where(bald, 1.0, 1.12))
-    bun = p.has(hair="bun")
-    paint(ellipse(-0.045 * s, h + 0.012, 0.034, 0.034), p.hair_colour, bun & front, shade=0.1)
-    paint(ellipse(hx - 0.008 * s, hy + 0.004 + 0.012 * (puff > 1.3), rx * puff, ry * (0.55 + 0.45 * puff)), cap, shade=0.12)
+    # Head: hair all over, the face on the side that we see.
+    x, y, rx, ry, bald = 0.012 * s, h - 0.085, wide(0.066, 0.07), 0.078, has("bald")
+    puff = np.select([has("curly"), bald], [1.42, 1.0], 1.12)
+    paint(ellipse(x - 0.008 * s, y + 0.004 + 0.012 * has("curly"), rx * puff, ry * (0.55 + 0.45 * puff)),
+          np.where(bald[:, None], p.face, p.hair), shade=0.12)
     facing = np.clip((c + 0.55) / 1.55, 0, 1)  # how much of the face is seen
-    fx, fy = hx + 0.034 * s, hy - 0.012
-    fw = 0.060 * np.sqrt(facing) * np.where(np.abs(s) > 0.7, 0.92, 1)
-    face = (facing > 0.12) & ~bald
-    paint(ellipse(fx, fy, np.maximum(fw, 0.004), 0.062), p.skin, face, line=0)
-    beard = p.has(face="beard") & (facing > 0.12)
-    paint(ellipse(fx + 0.004 * s, fy - 0.036, np.maximum(fw * 0.86, 0.004), 0.034), np.where(
-        bald[:, None], rgb("#5b3a24"), p.hair_colour), beard, line=0)
-    for k in (-1, 1):
-        angle = k * 0.42
-        side, ahead = np.sin(angle) * c + np.cos(angle) * s, np.cos(angle) * c - np.sin(angle) * s
-        ex, ey = hx + 0.064 * side, hy - 0.004
-        eye = ahead > 0.12
-        paint(ellipse(ex, ey, 0.0085 * np.clip(ahead + 0.3, 0.5, 1), 0.0115), rgb("#231f20"), eye, line=0)
-        glasses = eye & p.has(face="glasses")
-        paint(ellipse(ex, ey, 0.021 * np.clip(ahead + 0.2, 0.5, 1), 0.020), rgb("#231f20"), glasses, line=0, alpha=0.55)
-        paint(ellipse(ex, ey - 0.028, 0.012, 0.008), rgb("#e8786a"), eye & ~beard, line=0, alpha=0.35)
-    smile = (c > 0.25) & ~beard
-    mx = hx + 0.06 * s
-    paint(limb((mx - 0.016 * c, hy - 0.038, 0.004), (mx, hy - 0.045, 0.0045), (mx + 0.016 * c, hy - 0.038, 0.004)),
-          rgb("#7a2f2a"), smile, line=0)
+    seen, w, fx = facing > 0.12, np.maximum(0.06 * np.sqrt(facing), 0.004), x + 0.034 * s
+    paint(ellipse(fx, y - 0.012, w, 0.062), p.face, seen & ~bald, line=0)
+    paint(ellipse(fx, y - 0.048, w * 0.86, 0.034), np.where(bald[:, None], rgb("#5b3a24"), p.hair), seen & has("beard"),
+          line=0)
+    for angle in (-0.42, 0.42):
+        ahead, ex = np.cos(angle + view), x + 0.064 * np.sin(angle + view)
+        turn, seen = np.clip(ahead + 0.25, 0.5, 1), ahead > 0.12
+        paint(ellipse(ex, y - 0.004, 0.0085 * turn, 0.0115), ink, seen, line=0)
+        paint(ellipse(ex, y - 0.004, 0.021 * turn, 0.02), ink, seen & has("glasses"), line=0, alpha=0.55)
+        paint(ellipse(ex, y - 0.032, 0.012, 0.008), rgb("#e8786a"), seen & ~has("beard"), line=0, alpha=0.35)
+    mx, my = x + 0.06 * s, y - 0.04
+    paint(limb((mx - 0.016 * c, my, 0.004), (mx, my - 0.007, 0.0045), (mx + 0.016 * c, my, 0.004)), rgb("#7a2f2a"),
+          (c > 0.25) & ~has("beard"), line=0)
+    hair(back)
 
-    # Hats.
-    for name, top, brim in (("cap", 1.16, 0.035), ("beanie", 1.2, 0.0), ("sun hat", 1.12, 0.0)):
-        on = p.has(hat=name)
-        cut = hy + 0.024
-        paint(ellipse(hx - 0.008 * s, hy + 0.008, rx * top, ry * top, cut), p.hat_colour, on, shade=0.12)
-        if name == "cap":
-            toe = hx + 0.11 * s
-            paint(limb((hx + 0.045 * s - 0.035 * c, cut, 0.012), (toe + 0.035 * c, cut - 0.004, 0.011)), dark(p.hat_colour),
-                  on & (c > -0.75))
-        elif name == "beanie":
-            paint(slab(hx - 0.006 * s, cut - 0.012, cut + 0.022, rx * 1.2, rx * 1.16, 0.012), dark(p.hat_colour, 0.8), on)
-            paint(ellipse(hx, hy + 0.11, 0.026, 0.026), p.hat_colour * 0.5 + 0.5, on)
-        else:
-            paint(ellipse(hx, cut, 0.125, 0.02), dark(p.hat_colour, 0.9), on)
-
-    # From behind, hair and backpack are in front of everything.
-    long_hair(back)
-    paint(ellipse(-0.045 * s, hy + 0.055, 0.036, 0.036), p.hair_colour, bun & back)
+    # Hats, and what is in front of everything.
+    cut, hat = y + 0.024, p.hat
+    paint(ellipse(x - 0.008 * s, y + 0.008, rx * 1.18, ry * 1.18, cut), hat, ~has("no hat"), shade=0.12)
+    paint(limb((x + 0.045 * s - 0.035 * c, cut, 0.012), (x + 0.11 * s + 0.035 * c, cut - 0.004, 0.011)), hat * 0.75,
+          has("cap") & (c > -0.75))
+    paint(slab(x - 0.006 * s, cut - 0.012, cut + 0.022, rx * 1.2, rx * 1.17), hat * 0.8, has("beanie"))
+    paint(ellipse(x, y + 0.106, 0.026, 0.026), 0.5 + 0.5 * hat, has("beanie"))
+    paint(ellipse(x, cut, 0.125, 0.02), hat * 0.9, has("sun hat"))
     backpack(back)
-
-    ux, uy = hand[0] * 0 + np.where(far > 0, hand[0], 0), h + 0.055
-    ux = 0.25 * (-(shoulder) * c) + 0.06 * s
-    up = open_umbrella
-    paint(limb((ux, neck - 0.08, 0.006), (ux, h + 0.13, 0.006)), rgb("#3a2f28"), up, line=0)
-    paint(ellipse(ux, uy, 0.27, 0.13, uy), p.umbrella_colour, up, shade=0.15)
-    for k in (-1, 1):
-        paint(limb((ux, uy + 0.12, 0.004), (ux + k * 0.09, uy, 0.004)), dark(p.umbrella_colour), up, line=0)
+    pole(front)
+    x, y = 0.6 * pole_x, h + 0.055
+    paint(ellipse(x, y, 0.27, 0.13, y), p.umbrella, umbrella, shade=0.15)
+    for k in (-0.09, 0.09):
+        paint(limb((x, y + 0.12, 0.004), (x + k, y, 0.004)), p.umbrella * 0.75, umbrella, line=0)
