@@ -12,20 +12,17 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from . import results
 from .data import Benchmark, Split, load
 from .data.augment import PersonInput
-from .data.samplers import IdentitySampler, PlainSampler, generator_for
-from .losses import ranking_hinge
+from .identities import identity_objective, mask_objective, resident_batches
 from .models.fmn import FeatureMaskNet, descriptor
 from .models.matcher import VectorMatcher
 from .models.midlevel import PersonFusion
@@ -45,10 +42,7 @@ ROWS = {
     "res4(a-f)": ("res4(a-f)",),
     "res2,3,4+res5(a,b)": ("res2", "res3", "res4", "res5(a,b)"),
     "fmn": "pool1",
-    "fmn-res1": "res1",
-    "fmn-res2": "res2",
-    "fmn-res3": "res3",
-    "fmn-res4": "res4",
+    **{f"fmn-{layer}": layer for layer in ("res1", "res2", "res3", "res4")},
 }
 _OVERALL = {"Vanilla": "vanilla", "Ours": "fusion"}
 _SEARCH = {"Basel.": "grn", "FMN": "fmn", "FMN+re-rank": "fmn+rerank"}
@@ -198,67 +192,6 @@ def build(run: PersonRun, classes: int) -> PersonFusion | FeatureMaskNet:
                         unit=run.unit, pixels=run.pixels)
 
 
-def person_batches(run: PersonRun, train: Split, device) -> tuple[Callable, PlainSampler]:
-    """(seed, step) -> (float images [B, 3, H, W], class numbers [B]), and the sampler behind it.
-
-    The images stay on the device as uint8 and are augmented there.
-    """
-    sampler = (IdentitySampler(train, run.identities, run.batch // run.identities) if run.identities
-               else PlainSampler(train, run.batch))
-    images, labels = train.images.to(device), torch.as_tensor(sampler.labels, device=device)
-
-    def batches(seed: int, step: int):
-        index = torch.as_tensor(sampler(seed, step), device=device)
-        return run.input.training(images.index_select(0, index), generator_for(seed, step)), labels[index]
-
-    return batches, sampler
-
-
-def identity_objective(smoothing: float = 0.0) -> Callable:
-    """Cross-entropy over the training identities (midlevel-fusion, Eq. (3); feature-mask-network, Eq. (4))."""
-
-    def objective(model: PersonFusion, batch) -> Tensor:
-        images, labels = batch
-        return F.cross_entropy(model.logits(images).float(), labels, label_smoothing=smoothing)
-
-    return objective
-
-
-def mask_objective(margin: float, weight: float = 1.0, smoothing: float = 0.0) -> Callable:
-    """Cross-entropy of the local network, plus the ranking hinge (feature-mask-network, Algorithm 1, stage 2)."""
-
-    def objective(model: FeatureMaskNet, batch) -> Tensor:
-        images, labels = batch
-        reference, local = (logits.float() for logits in model.logits(images))
-        right = [logits.softmax(dim=1).gather(1, labels[:, None])[:, 0] for logits in (reference, local)]
-        classification = F.cross_entropy(local, labels, label_smoothing=smoothing)
-        return classification + weight * ranking_hinge(*right, margin=margin)
-
-    return objective
-
-
-def load_trained(model: nn.Module, checkpoint: str | Path) -> None:
-    """Copy a checkpoint of :func:`cdimlib.training.fit` into a model (the weights of its best validation, if any).
-
-    A model without a classifier takes the rest. Raises FileNotFoundError, or ValueError where the two do not fit.
-    """
-    if not Path(checkpoint).is_file():
-        raise FileNotFoundError(f"{checkpoint} does not exist: train first, with checkpoint= or work= set to keep it")
-    state = torch.load(checkpoint, weights_only=True, map_location="cpu")
-    if not isinstance(state, dict) or not {"model", "best"} <= state.keys():
-        raise ValueError(f"{checkpoint} is not a checkpoint of cdimlib.training.fit")
-    state, own = state["best"] or state["model"], model.state_dict()
-    for name in [n for n in state if n.endswith("classifier.weight") and n in own]:
-        if len(state[name]) != len(own[name]):
-            raise ValueError(f"{checkpoint} was trained with {len(state[name])} identities, this model has "
-                             f"{len(own[name])}: build it with classes={len(state[name])}, or with None for search")
-    state = {name: value for name, value in state.items() if name in own or "classifier." not in name}
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"{checkpoint} belongs to another model ({' '.join(str(error).split())})") from error
-
-
 def train_person(
     run: PersonRun, bench: Benchmark, *, work: str | Path | None = None, progress: bool = True
 ) -> tuple[nn.Module, list[History]]:
@@ -268,7 +201,7 @@ def train_person(
     """
     device = pick_device()
     held = bench.with_validation(run.validation, seed=run.seed) if run.validation else bench
-    batches, sampler = person_batches(run, held.train, device)
+    batches, sampler = resident_batches(held.train, run.input, run.batch, identities=run.identities, device=device)
     seed_everything(run.seed)
     model = build(run, sampler.classes).to(device, memory_format=torch.channels_last)
     per_epoch, histories = len(held.train) / run.batch, []
@@ -383,7 +316,7 @@ def run_person(
         torch.cuda.reset_peak_memory_stats(device)
     model, histories = train_person(run, bench, work=work, progress=progress)
     rows, last = judge_rows(run, model, bench), histories[-1]
-    seen = run.batch * sum(len(h.losses) for h in histories)
+    data, net = (sum(getattr(h, name) for h in histories) for name in ("data_seconds", "model_seconds"))
     common = {
         "paper": MASK if run.masked else FUSION, "track": run.track, "seed": run.seed, "config": asdict(run),
         "data": {"name": bench.name, "note": bench.note, "train_images": len(bench.train),
@@ -393,11 +326,10 @@ def run_person(
         "average_precision": "rectangle", "parameters": sum(p.numel() for p in model.parameters()),
         "curve": {"loss": [[round(v, 4) for v in h.losses[:: max(1, len(h.losses) // 100)]] for h in histories],
                   "validation": last.validation, "best_step": last.best_step},
-        "data_seconds": round(sum(h.data_seconds for h in histories), 1),
-        "model_seconds": round(sum(h.model_seconds for h in histories), 1),
-        "train_images_per_second": round(seen / max(1e-9, sum(h.data_seconds + h.model_seconds for h in histories)), 1),
-        "peak_memory_mib": peak_memory(device), "wall_seconds": round(time.perf_counter() - started, 1),
-        **results.machine(device),
+        "data_seconds": round(data, 1), "model_seconds": round(net, 1),
+        "train_images_per_second": round(run.batch * sum(len(h.losses) for h in histories) / (data + net), 1),
+        "peak_memory_mib": round(peak_memory(device) or 0) or None,
+        "wall_seconds": round(time.perf_counter() - started, 1), **results.machine(device),
     }
     return [{**common, "row": row, "budget": run.budget(1 if row.startswith("grn") else 2), "metrics": metrics}
             for row, metrics in rows.items()], model
@@ -428,12 +360,11 @@ def run_grid(runs: list[PersonRun], *, root=None, folder=None, work=None, progre
 
 
 def peak_memory(device: torch.device) -> float | None:
-    """Largest memory use so far in MiB: of the GPU, or of this process (None where the system does not tell)."""
+    """Largest memory use so far in MiB: of the GPU, or of this process (None on Windows, which does not tell)."""
     if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-    try:
-        import resource
-    except ImportError:  # Windows
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
         return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** (20 if sys.platform == "darwin" else 10)

@@ -9,10 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from cdimlib.identities import identity_objective, mask_objective
 from cdimlib.losses import ranking_hinge
 from cdimlib.models.fmn import FeatureMaskNet, column_major, descriptor, feature_mask
 from cdimlib.models.residual import Backbone
-from cdimlib.people_experiments import identity_objective, mask_objective
 from cdimlib.training import TrainConfig, fit
 
 PIXELS = (64, 32)
