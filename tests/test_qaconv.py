@@ -145,7 +145,7 @@ class TestScore:
         queries, gallery = (random_maps(n, 3, 2, 2, seed=n, dtype=torch.float64).flatten(2) for n in (2, 3))
         both = queries.requires_grad_(), gallery.requires_grad_()
         for chunk in (1, 2, 4):
-            assert torch.autograd.gradcheck(lambda q, g: qaconv._BestMatches.apply(q, g, chunk), both)  # noqa: B023
+            assert torch.autograd.gradcheck(lambda q, g: qaconv._BestMatches.apply(q, g, q.dtype, chunk), both)  # noqa: B023
 
     def test_gradient_in_eval_mode_for_maps_that_ask(self):
         model, queries, gallery = matcher_of(), random_maps(2).requires_grad_(), random_maps(3, seed=1)
@@ -160,10 +160,10 @@ class TestScore:
         model = matcher_of(4, 8, 8)
         with Largest() as scoring:
             model.logits(queries, gallery)
-        assert scoring.numbers == 8 * hw**2  # all would be 240 * hw^2
+        assert scoring.numbers == 40 * hw**2 <= 2**18  # all would be 240 * hw^2
         with Largest() as training:
             model.train().logits(queries.clone().requires_grad_(), gallery).sum().backward()
-        assert training.numbers == max(8 * hw**2, 6 * 40 * 2 * hw)  # best similarities of all pairs are kept
+        assert training.numbers == 40 * hw**2  # and the best similarities of all pairs, 240 * 2hw
 
     def test_permuting_positions_with_the_weights(self):
         """A position is where the FC has its weight, and nothing else."""
@@ -186,8 +186,8 @@ class TestScore:
     def test_half_precision(self, precision, error):
         """The errors the docstring states, at the paper's map size; weights 1 / 2hw, so logits are means."""
         queries, gallery = random_maps(2, 128, 24, 8), random_maps(5, 128, 24, 8, seed=1)
-        cast = [x.flatten(2).to(qaconv.PRECISIONS[precision]) for x in (queries, gallery)]
-        values, exact = qaconv._BestMatches.apply(*cast, None).float(), plain_values(queries, gallery)
+        dtype, exact = qaconv.PRECISIONS[precision], plain_values(queries, gallery)
+        values = qaconv._BestMatches.apply(queries.flatten(2), gallery.flatten(2), dtype, None)
         assert 0 < (values - exact).abs().max() < error
         model = matcher_of(128, 24, 8, precision=precision)
         model.load_state_dict(QAConvWeights(model))
@@ -463,7 +463,7 @@ for d, hw, n_queries, n_gallery, per_program in ((16, 6, 2, 3, 2), (16, 64, 1, 1
     plain = torch.cat([every.amax(2), every.amax(3)], dim=-1) @ weight + bias
     fused = qaconv_gpu.fused_logits(queries, gallery, weight, bias, per_program=per_program)
     torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-4)
-    assert torch.equal(_folded_logits(queries, gallery, weight, bias, None), fused) or per_program < 32
+    assert per_program < 32 or torch.equal(_folded_logits(queries, gallery, weight, bias, torch.float32, None), fused)
 print("equal")
 """
 

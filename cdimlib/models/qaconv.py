@@ -60,8 +60,8 @@ class QAConv(Matcher):
     pixels: (H, W) of the images; the FC belongs to that size. maps: backbone, weights, tap, channels of
     :class:`LocalMaps`. The paper: (384, 128), resnet152, "imagenet"; its code scales images to 0..1, no further.
     precision: of the similarities: "fp32", "bf16" or "fp16" (best similarities off by up to 0.004 and 0.0005).
-    chunk: pairs whose hw x hw similarities exist at one time (default on a CPU: 8, to stay in its cache). It changes
-    no result: in training, batch statistics are those of all pairs.
+    chunk: pairs whose hw x hw similarities exist at one time (default: 1 MiB of them on a CPU, to stay in its cache,
+    256 MiB on a GPU). It changes no result: in training, batch statistics are those of all pairs.
     In eval mode on a GPU half precision uses the fused kernel of :mod:`.qaconv_gpu`, where Triton is installed.
 
     QAConv, Sec. 3.1 and 3.2.
@@ -95,16 +95,15 @@ class QAConv(Matcher):
         Gradients flow in training mode, and in eval mode if one of the maps asks for them.
         """
         self._check(queries, gallery)
-        dtype = PRECISIONS[self.precision]
-        queries, gallery = (maps.flatten(2).to(dtype) for maps in (queries, gallery))  # [N, d, h, w] -> [N, d, hw]
+        queries, gallery = queries.flatten(2).float(), gallery.flatten(2).float()  # [N, d, h, w] -> [N, d, hw]
+        how = PRECISIONS[self.precision], self.chunk
         with torch.autocast(queries.device.type, enabled=False):
             if self.training or queries.requires_grad or gallery.requires_grad:
-                values = _BestMatches.apply(queries, gallery, self.chunk).float()  # [Q, G, 2hw]
-                weight, bias = self._fc()
+                values, (weight, bias) = _BestMatches.apply(queries, gallery, *how), self._fc()  # [Q, G, 2hw]
                 values = self.bn(values.view(1, 1, -1)).view_as(values)  # statistics over all Q * G * 2hw numbers
                 return self.logit_bn((values @ weight + bias).view(1, 1, -1)).view(len(queries), len(gallery))
             with torch.no_grad():
-                return _folded_logits(queries, gallery, *self.folded(), self.chunk)
+                return _folded_logits(queries, gallery, *self.folded(), *how)
 
     def _fc(self) -> tuple[Tensor, Tensor]:
         """Weights [2hw] and bias of the FC over both directions."""
@@ -170,7 +169,7 @@ def _blocks(queries: Tensor, gallery: Tensor, chunk: int | None) -> Iterator[tup
     """Blocks of at most ``chunk`` pairs: gallery and query slice, gallery positions [g * hw, d], query positions
     [d, q * hw], and one piece of memory for their products, [g, hw, q, hw], the same for every block."""
     hw = queries.shape[2]
-    chunk = chunk or (8 if queries.device.type == "cpu" else max(8, 2**26 // hw**2))
+    chunk = chunk or max(1, (2**18 if queries.device.type == "cpu" else 2**26) // hw**2)
     across = min(len(gallery), chunk)
     down = min(len(queries), chunk // across)
     memory = queries.new_empty(across * hw * down * hw)
@@ -183,14 +182,17 @@ def _blocks(queries: Tensor, gallery: Tensor, chunk: int | None) -> Iterator[tup
 
 
 class _BestMatches(torch.autograd.Function):
-    """Maps [Q, d, hw], [G, d, hw] -> [Q, G, 2hw]; keeps the places of the maxima, never all similarities."""
+    """Maps [Q, d, hw], [G, d, hw] -> best similarities [Q, G, 2hw], computed in ``dtype``; its gradient is not.
+
+    Keeps the places of the maxima, never all similarities.
+    """
 
     @staticmethod
-    def forward(ctx, queries, gallery, chunk):
+    def forward(ctx, queries, gallery, dtype, chunk):
         hw = queries.shape[2]
         values = queries.new_empty(len(queries), len(gallery), 2 * hw)
         places = torch.empty_like(values, dtype=torch.int16 if hw < 2**15 else torch.int32)
-        for g, q, rows, columns, block in _blocks(queries, gallery, chunk):
+        for g, q, rows, columns, block in _blocks(queries.to(dtype), gallery.to(dtype), chunk):
             torch.mm(rows, columns, out=block.view(len(rows), -1))
             for half, axis, order in ((slice(hw), 3, (2, 0, 1)), (slice(hw, None), 1, (1, 0, 2))):
                 best, place = block.max(axis)  # [g, hw, q] and [g, q, hw] -> [q, g, hw]
@@ -214,11 +216,12 @@ class _BestMatches(torch.autograd.Function):
                 to_queries[q] += (rows.T @ pull).unflatten(1, (-1, hw)).transpose(0, 1)  # [d, q * hw] -> [q, d, hw]
             if needed[1]:
                 to_gallery[g] += (pull @ columns.T).unflatten(0, (-1, hw)).transpose(1, 2)  # [g * hw, d] -> [g, d, hw]
-        return to_queries, to_gallery, None
+        return to_queries, to_gallery, None, None
 
 
-def _folded_logits(queries: Tensor, gallery: Tensor, weight: Tensor, bias: Tensor, chunk: int | None) -> Tensor:
+def _folded_logits(queries: Tensor, gallery: Tensor, weight: Tensor, bias: Tensor, dtype, chunk) -> Tensor:
     """Logits [Q, G] of maps [Q, d, hw], [G, d, hw]; a block's similarities are forgotten as soon as it is scored."""
+    queries, gallery = queries.to(dtype), gallery.to(dtype)
     if qaconv_gpu.usable(queries):
         return qaconv_gpu.fused_logits(queries, gallery, weight, bias)
     out = weight.new_empty(len(queries), len(gallery))

@@ -13,6 +13,7 @@ from .sketchanet import check_taps
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 BACKBONES = (*RESNETS, "mobilenet_v2", "squeezenet1_1")
+UNITS = [*ascii_lowercase, *("a" + letter for letter in ascii_lowercase)]  # a .. z, aa .. az
 #: torchvision's ``features[i]`` that lie at stride 2, 4, 8, 16 and 32 (SqueezeNet's last two: both at 16)
 STAGES = {
     "mobilenet_v2": (range(2), range(2, 4), range(4, 7), range(7, 14), range(14, 19)),
@@ -100,12 +101,6 @@ class Backbone(nn.Module):
         return dict(_shapes(self.name, self.last_stride, *pixels))
 
 
-def _letters(index: int) -> str:
-    """0, 1, ... -> a, b, ..., z, aa, ab, ..."""
-    more, last = divmod(index, 26)
-    return (ascii_lowercase[more - 1] if more else "") + ascii_lowercase[last]
-
-
 def _layers(name: str, weights: str | None, last_stride: int) -> tuple[dict[str, nn.Module], dict[str, str]]:
     """Layers of a network in order, by name; and for every tap the layer whose output it is."""
     from torchvision.models import get_model
@@ -125,7 +120,7 @@ def _layers(name: str, weights: str | None, last_stride: int) -> tuple[dict[str,
         layers = {"res1": nn.Sequential(net.conv1, net.bn1, net.relu), "pool1": net.maxpool}
         places, stages = dict(zip(layers, layers)), {}
         for k, stage in enumerate((net.layer1, net.layer2, net.layer3, net.layer4), start=2):
-            stages[k] = [f"res{k}{_letters(i)}" for i in range(len(stage))]
+            stages[k] = [f"res{k}{unit}" for unit, _ in zip(UNITS, stage)]
             layers.update(zip(stages[k], stage))
     else:
         layers = {f"block{i}": layer for i, layer in enumerate(net.features)}
@@ -136,7 +131,7 @@ def _layers(name: str, weights: str | None, last_stride: int) -> tuple[dict[str,
         if name == "squeezenet1_1":
             places["pool1"] = "block2"
     for k, units in stages.items():
-        places |= {f"res{k}{_letters(i)}": unit for i, unit in enumerate(units)} | {f"res{k}": units[-1]}
+        places |= {f"res{k}{unit}": layer for unit, layer in zip(UNITS, units)} | {f"res{k}": units[-1]}
     if last_stride == 1 and name != "squeezenet1_1":
         for module in layers[stages[5][0]].modules():
             if isinstance(module, nn.Conv2d):
