@@ -1,4 +1,4 @@
-"""Slow, plain versions of the library's tools, written from their definitions: tests and benchmarks compare with them."""
+"""Slow, plain versions of the ranking tools, written from their definitions, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -122,3 +122,17 @@ def looped_lift(
                 density[:] = 0
             lifted[a, images] *= density + alpha
     return lifted
+
+
+def nearest_vectors(queries, gallery, metric, k):
+    """Scores and indices of the k best, comparing every pair; of equally good ones the first comes first."""
+    scores = np.empty((len(queries), len(gallery)))
+    for q, query in enumerate(np.asarray(queries, float)):
+        for g, image in enumerate(np.asarray(gallery, float)):
+            if metric == "euclidean":
+                scores[q, g] = -np.sqrt(np.square(query - image).sum())
+            else:
+                lengths = np.linalg.norm(query) * np.linalg.norm(image) if metric == "cosine" else 1.0
+                scores[q, g] = query @ image / (lengths or 1.0)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, order, axis=1), order

@@ -5,43 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from references import slow_reference
 from sklearn.metrics import average_precision_score
 
-from cdimlib.retrieval import average_precision, rank_metrics
-
-
-def slow_reference(similarity, query_ids, gallery_ids, query_cams=None, gallery_cams=None):
-    """Per query: (rank of the first match, AP by rectangles, AP by trapezoids), or None if it is skipped.
-
-    Walks down the sorted list, and computes the trapezoids as Market-1501's evaluation code does.
-    """
-    out = []
-    for q in range(len(query_ids)):
-        listed = []
-        for g in range(len(gallery_ids)):
-            match = gallery_ids[g] == query_ids[q]
-            if match and query_cams is not None and gallery_cams[g] == query_cams[q]:
-                continue
-            listed.append((-float(similarity[q][g]), bool(match)))
-        listed.sort()  # False sorts before True: at equal scores the wrong image comes first
-        matches = [match for _, match in listed]
-        total = sum(matches)
-        if not total:
-            out.append(None)
-            continue
-        rectangle = trapezoid = 0.0
-        found, old_precision = 0, 1.0
-        for rank, match in enumerate(matches, start=1):
-            found += match
-            precision = found / rank
-            if match:
-                rectangle += precision / total
-                trapezoid += (old_precision + precision) / 2 / total
-            old_precision = precision
-        out.append((matches.index(True) + 1, rectangle, trapezoid))
-    return out
+from cdimlib.retrieval import average_precision, metrics, rank_metrics
 
 
 def test_hand_computed_average_precision():
@@ -125,6 +94,7 @@ def cases(draw):
     )
 
 
+@settings(max_examples=200)
 @given(cases(), st.booleans())
 def test_agrees_with_the_slow_reference(case, as_torch):
     similarity = case[0]
@@ -160,9 +130,52 @@ def test_trapezoid_never_exceeds_rectangle(ranks):
     assert rectangle - trapezoid <= np.mean(1 / (2 * np.array(ranks))) + 1e-12  # (r - k) / (2 r (r - 1)) <= 1 / (2 r)
 
 
-def test_half_precision_scores_are_ranked():
-    similarity = torch.tensor([[0.5, 1.0], [2.0, 0.25]], dtype=torch.bfloat16)
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_half_precision_scores_are_ranked(half):
+    similarity = torch.tensor([[0.5, 1.0], [2.0, 0.25]], dtype=half)
     assert rank_metrics(similarity, [1, 0], [0, 1]).first_rank.tolist() == [1, 1]
+    if half == torch.float16:
+        assert rank_metrics(similarity.numpy(), [1, 0], [0, 1]).first_rank.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("double", [np.float64, torch.float64])
+def test_double_precision_is_not_cut(double):
+    """The wrong image is better by less than single precision can tell."""
+    scores = np.array([[0.5 + 1e-12, 0.5]])
+    scores = scores if double is np.float64 else torch.tensor(scores)
+    assert rank_metrics(scores, [1], [0, 1]).first_rank.tolist() == [2]
+    assert rank_metrics(scores, [0], [0, 1]).first_rank.tolist() == [1]
+
+
+def test_many_queries_many_matches_and_turned_matrices(monkeypatch):
+    """More rows than a chunk holds, more matches than are compared one by one, columns in memory order."""
+    monkeypatch.setattr(metrics, "CHUNK", 7)
+    rng = np.random.default_rng(0)
+    similarity = rng.integers(40, size=(300, 30)).astype(np.float32).T
+    query_ids, gallery_ids = rng.integers(2, size=30), rng.integers(2, size=300)
+    cams = rng.integers(3, size=30), rng.integers(3, size=300)
+    expected = slow_reference(similarity, query_ids, gallery_ids, *cams)
+    measured = rank_metrics(similarity, query_ids, gallery_ids, *cams)
+    assert measured.first_rank.tolist() == [e[0] for e in expected]
+    np.testing.assert_allclose(measured.average_precision, [e[1] for e in expected])
+
+
+def test_distractors_and_names_as_identities():
+    """Identity 0 of Market-1501 is a wrong image for every query; identities may be words."""
+    measured = rank_metrics([[0.9, 0.8, 0.7]], [3], [0, 3, 0])
+    assert (measured.first_rank.tolist(), measured.mean_ap) == ([2], 0.5)
+    assert rank_metrics([[0.9, 0.8, 0.7]], ["ann"], ["bob", "ann", "cat"]).first_rank.tolist() == [2]
+
+
+def test_infinite_scores():
+    measured = rank_metrics([[-np.inf, np.inf, 0.0, np.inf]], [1], [1, 1, 2, 2])
+    assert measured.average_precision[0] == pytest.approx((1 / 2 + 2 / 4) / 2)
+
+
+def test_empty_gallery_and_no_queries():
+    for shape, text in (((2, 0), "none of the 2 queries"), ((0, 3), "none of the 0 queries")):
+        with pytest.raises(ValueError, match=text):
+            rank_metrics(np.zeros(shape), np.arange(shape[0]), np.arange(shape[1]))
 
 
 def call(similarity, query_ids, gallery_ids, **options):

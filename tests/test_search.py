@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageDraw
+from references import nearest_vectors
 from torch import nn
 
 from cdimlib.data import PHOTO, SKETCH, Benchmark, Split
 from cdimlib.models.matcher import MultiView, VectorMatcher
 from cdimlib.models.midlevel import SketchFusion
-from cdimlib.retrieval import encode, evaluate, rank_folders, similarity
+from cdimlib.retrieval import VectorIndex, encode, evaluate, rank_folders, similarity
 from cdimlib.retrieval.search import read_folder
 
 
@@ -94,6 +99,81 @@ class TestSimilarity:
     def test_nothing_to_score(self, images):
         with pytest.raises(ValueError, match="nothing to score: 0 queries, 11 gallery images"):
             similarity(Small(), torch.zeros(0, 10), encode(Small(), images))
+
+
+BACKENDS = [False, pytest.param(True, marks=pytest.mark.skipif(find_spec("faiss") is None, reason="needs FAISS"))]
+
+
+@pytest.mark.parametrize("faiss", BACKENDS)
+class TestVectorIndex:
+    """Torch and FAISS against a loop that compares with every vector; ties and doubles included."""
+
+    @settings(max_examples=100)
+    @given(
+        st.integers(1, 6), st.integers(1, 40), st.integers(1, 3), st.integers(1, 45), st.integers(0, 99),
+        st.sampled_from(["euclidean", "cosine", "inner"]), st.booleans(), st.booleans(),
+    )
+    def test_agrees_with_the_loop(self, faiss, queries, gallery, dimension, k, seed, metric, whole, small):
+        """Whole numbers make ties, of which the first in the gallery must come first, at place k too."""
+        rng = np.random.default_rng(seed)
+        draw = (lambda *shape: rng.integers(-2, 3, shape)) if whole else (lambda *shape: rng.normal(size=shape))
+        query, stored = draw(queries, dimension).astype(np.float32), draw(gallery, dimension).astype(np.float32)
+        if metric == "cosine" and whole:  # normalising rounds, and parallel vectors may come out a little different
+            query, stored = query / 2, rng.normal(size=stored.shape).astype(np.float32)
+        index = VectorIndex(stored, metric, faiss=faiss)
+        index.BLOCK, index.SPARE = (1, 1) if small else (index.BLOCK, index.SPARE)
+        scores, found = index.search(query, k)
+        expected_scores, expected = nearest_vectors(query, stored, metric, k)
+        assert scores.shape == found.shape == (queries, min(k, gallery))
+        np.testing.assert_allclose(scores, expected_scores, atol=1e-5)
+        if metric != "cosine" or not whole:
+            assert found.tolist() == expected.tolist()
+
+    def test_same_ranking_as_the_whole_matrix(self, faiss, images):
+        matcher = Small()
+        features = encode(matcher, images)
+        whole = similarity(matcher, features[:4], features[4:])
+        scores, found = VectorIndex(features[4:], faiss=faiss).search(features[:4], 3)
+        best = whole.topk(3, dim=1)
+        assert torch.equal(found, best.indices)
+        torch.testing.assert_close(scores, best.values, rtol=1e-4, atol=1e-4)
+
+    def test_itself_is_found_at_distance_zero(self, faiss):
+        """Far from the origin |q|^2 - 2 q.g + |g|^2 is not zero in single precision."""
+        vectors = torch.randn(50, 8, generator=torch.Generator().manual_seed(0)) + 100
+        scores, found = VectorIndex(vectors, faiss=faiss).search(vectors, 1)
+        assert found[:, 0].tolist() == list(range(50)) and (scores == 0).all()
+
+
+class TestVectorIndexChoices:
+    def test_few_queries_go_to_faiss_if_it_is_there(self, monkeypatch):
+        vectors = torch.eye(6)
+        assert VectorIndex(vectors).few == (VectorIndex.FEW if find_spec("faiss") else 0)
+        assert VectorIndex(vectors, faiss=False).few == 0
+        monkeypatch.setattr("cdimlib.retrieval.search.find_spec", lambda name: None)
+        index = VectorIndex(vectors)
+        assert index.few == 0 and index.search(vectors[:1], 2)[1].tolist() == [[0, 1]]
+        with pytest.raises(ValueError, match="pip install faiss-cpu"):
+            VectorIndex(vectors, faiss=True)
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [(torch.zeros(0, 4), r"at least one; got shape \(0, 4\)"), (torch.zeros(4), r"\[N, D\]"),
+         (torch.full((2, 2), torch.nan), "finite")],
+    )  # fmt: skip
+    def test_vectors(self, given, message):
+        with pytest.raises(ValueError, match=message):
+            VectorIndex(given)
+        with pytest.raises(ValueError, match=message):
+            VectorIndex(torch.zeros(1, 4)).search(given)
+
+    def test_other_errors(self):
+        with pytest.raises(ValueError, match="not 'l2'"):
+            VectorIndex(torch.zeros(1, 4), "l2")
+        with pytest.raises(ValueError, match=r"queries \(2, 3\), gallery \(1, 4\)"):
+            VectorIndex(torch.zeros(1, 4)).search(torch.zeros(2, 3))
+        with pytest.raises(ValueError, match=r"k = 0 \(at least 1\?\)"):
+            VectorIndex(torch.zeros(1, 4)).search(torch.zeros(2, 4), 0)
 
 
 class TestEvaluate:

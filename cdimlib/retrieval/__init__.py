@@ -1,8 +1,11 @@
 """Search, metrics and what is done to a similarity matrix before it is judged."""
 
 from .metrics import RankMetrics, average_precision, rank_metrics
-from .search import Ranking, encode, evaluate, rank_folders, similarity
+from .reranking import k_reciprocal
+from .search import Ranking, VectorIndex, encode, evaluate, rank_folders, similarity
+from .tlift import temporal_lift
 
 __all__ = [
-    "RankMetrics", "Ranking", "average_precision", "encode", "evaluate", "rank_folders", "rank_metrics", "similarity",
+    "RankMetrics", "Ranking", "VectorIndex", "average_precision", "encode", "evaluate", "k_reciprocal", "rank_folders",
+    "rank_metrics", "similarity", "temporal_lift",
 ]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 DEFINITIONS = ("rectangle", "trapezoid")
+CHUNK = 256  # rows brought to the CPU together
 
 
 @dataclass(frozen=True)
@@ -57,35 +58,35 @@ def average_precision(ranks, definition: str = "rectangle") -> float:
     return float((precision + earlier).mean() / 2)
 
 
+_ap = average_precision
+
+
 def rank_metrics(
     similarity, query_ids, gallery_ids, query_cams=None, gallery_cams=None, *, average_precision: str = "rectangle"
 ) -> RankMetrics:
     """Judge a similarity matrix [Q, G] (NumPy or torch, higher = more alike) -> :class:`RankMetrics`.
 
-    The gallery is never sorted: the rank of a match is one plus the number of images that count and score at least
-    as much, so each row is compared with its few matches. The matrix is read in place, in its own precision, and
-    comes from a GPU a few rows at a time; beside it a few MiB are enough.
+    Nothing is sorted but a query's few matches: a match's rank is one plus the images that count and score at least as
+    much. The matrix is read in place and in its own precision (from a GPU, and half precision, some rows at a time).
     """
     definition = average_precision
-    if definition not in DEFINITIONS:
-        raise ValueError(f"average_precision must be one of {', '.join(DEFINITIONS)}, not {definition!r}")
-    similarity = similarity.detach() if hasattr(similarity, "detach") else np.asarray(similarity)
-    if similarity.ndim != 2:
-        raise ValueError(f"similarity must be a matrix [Q, G], got shape {tuple(similarity.shape)}")
+    _ap([1], definition)  # refuses an unknown one
+    similarity = similarity if hasattr(similarity, "detach") else np.asarray(similarity)
     shape = tuple(similarity.shape)
+    if len(shape) != 2:
+        raise ValueError(f"similarity must be a matrix [Q, G], got shape {shape}")
     query_ids, gallery_ids = _host(query_ids), _host(gallery_ids)
     if shape != (len(query_ids), len(gallery_ids)):
-        raise ValueError(
-            f"similarity has shape {shape}, but there are {len(query_ids)} queries and {len(gallery_ids)} gallery images"
-        )
+        sizes = f"{len(query_ids)} queries and {len(gallery_ids)} gallery images"
+        raise ValueError(f"similarity has shape {shape}, but there are {sizes}")
     if (query_cams is None) != (gallery_cams is None):
         raise ValueError("give query_cams and gallery_cams together, or neither")
-    if query_cams is not None:
-        query_cams, gallery_cams = _host(query_cams), _host(gallery_cams)
-        if (len(query_cams), len(gallery_cams)) != shape:
-            raise ValueError(f"{len(query_cams)} and {len(gallery_cams)} cameras for a matrix {shape}")
+    no_cams = np.zeros(shape[0]), np.ones(shape[1])  # different everywhere
+    query_cams, gallery_cams = no_cams if query_cams is None else (_host(query_cams), _host(gallery_cams))
+    if (len(query_cams), len(gallery_cams)) != shape:
+        raise ValueError(f"{len(query_cams)} and {len(gallery_cams)} cameras for a matrix {shape}")
 
-    order = np.argsort(gallery_ids, kind="stable")  # gallery images grouped by identity: one look-up per query
+    order = np.argsort(gallery_ids, kind="stable")  # the gallery by identity: a query's own is one slice of it
     begin, end = (np.searchsorted(gallery_ids[order], query_ids, side) for side in ("left", "right"))
     first = np.zeros(len(query_ids), dtype=np.int64)
     precision = np.full(len(query_ids), np.nan)
@@ -96,13 +97,12 @@ def rank_metrics(
         row = block[q % CHUNK]
         if row.size and np.isnan(row.max()):
             raise ValueError(f"similarity contains NaN (query {q}): scores cannot be ranked")
-        same = order[begin[q] : end[q]]  # gallery images of the query's identity
-        right = same if query_cams is None else same[gallery_cams[same] != query_cams[q]]
-        same_camera_only += len(right) == 0 and len(same) > 0
+        same = order[begin[q] : end[q]]
+        right = same[gallery_cams[same] != query_cams[q]]
+        same_camera_only += len(right) == 0 < len(same)
         if len(right):
             ranks = _ranks(row, row[right], row[same])
-            first[q] = ranks[0]
-            precision[q] = _ap(ranks, definition)
+            first[q], precision[q] = ranks[0], _ap(ranks, definition)
     valid = first > 0
     if not valid.any():
         raise ValueError(
@@ -117,14 +117,10 @@ def rank_metrics(
     )
 
 
-_ap = average_precision
-CHUNK = 256  # rows that are on the CPU at a time, where the matrix is not
-
-
-def _ranks(row: np.ndarray, right: np.ndarray, same: np.ndarray) -> np.ndarray:
-    """Ranks (1 = best) of the scores ``right`` in ``row``, in which those in ``same`` (right ones too) do not count."""
+def _ranks(row, right, same) -> np.ndarray:
+    """Ranks (1 = best) of the scores ``right`` in ``row``, where of those in ``same`` only the right ones count."""
     right, same = np.sort(right), np.sort(same)
-    if len(right) <= 64:  # a comparison of the row per match is the fastest as long as there are few
+    if len(right) <= 64:  # few: comparing the row with each is faster than placing each of the row among them
         at_least = np.array([np.count_nonzero(row >= score) for score in right])
     else:
         beaten = np.searchsorted(right, row, side="right")  # how many right scores are <= each score
@@ -137,6 +133,6 @@ def _host(values) -> np.ndarray:
     """A NumPy array of anything, without a copy where it is one; half precision, slow on a CPU, becomes single."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
-        values = (values.float() if values.dtype.itemsize < 4 and values.is_floating_point() else values).numpy()
+        values = (values.float() if values.is_floating_point() and values.itemsize < 4 else values).numpy()
     values = np.asarray(values)
     return values.astype(np.float32) if values.dtype == np.float16 else values
