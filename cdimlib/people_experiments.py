@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from . import results
-from .data import Benchmark, Split, load
+from .data import Benchmark, load
 from .data.augment import PersonInput
 from .identities import identity_objective, mask_objective, resident_batches
 from .models.fmn import FeatureMaskNet, descriptor
@@ -256,23 +256,25 @@ def judge(matcher, queries, gallery) -> dict:
             "mAP (trapezoid)": 100 * other.mean_ap, "first_rank": metrics.first_rank.tolist()}
 
 
-def multi_images(bench: Benchmark) -> Split:
-    """The images that may ask together: Market-1501's own list, else every test image of a query's person and camera.
+def several(queries, gallery) -> tuple:
+    """Those that may ask together, (features, ids, cams): every test image of a query's person and camera.
 
     The rule that leaves a query's own camera out of its ranking makes those of the gallery free to ask.
     """
-    if "multi_query" in bench.meta:
-        return bench.meta["multi_query"]
-    asked, gallery = set(zip(bench.query.ids, bench.query.cams)), bench.gallery
-    return Split.join([bench.query, gallery.where(np.array([p in asked for p in zip(gallery.ids, gallery.cams)]))])
+    asked = set(zip(queries[1], queries[2]))
+    free = np.array([pair in asked for pair in zip(gallery[1], gallery[2])])
+    features = torch.cat([queries[0], gallery[0][torch.as_tensor(free, device=gallery[0].device)]])
+    return features, *(np.concatenate([queries[i], gallery[i][free]]) for i in (1, 2))
 
 
 def judge_rows(run: PersonRun, model: nn.Module, bench: Benchmark) -> dict[str, dict]:
-    """row -> metrics by data set: its name (single query) and "<name> multi-query" (see :func:`multi_images`).
+    """row -> metrics by data set: its name (single query) and "<name> multi-query".
 
+    Those who ask together are ``bench.meta["multi_query"]`` if there is one (Market-1501's list), else :func:`several`.
     A mask network's own row also holds, under "alpha", what every share of the global network would score.
     """
-    splits, plain, out = (bench.query, bench.gallery, multi_images(bench)), VectorMatcher(), {}
+    splits, plain, out = [bench.query, bench.gallery], VectorMatcher(), {}
+    splits += [bench.meta["multi_query"]] if "multi_query" in bench.meta else []
     look = lambda m: [(encode(m, s.images, run.input).float(), s.ids, s.cams) for s in splits]  # noqa: E731
     mix = lambda seen, alpha: [(descriptor(*f.chunk(2, dim=1), alpha), *labels) for f, *labels in seen]  # noqa: E731
     if run.masked:
@@ -284,8 +286,9 @@ def judge_rows(run: PersonRun, model: nn.Module, bench: Benchmark) -> dict[str, 
         views = {run.row: look(model)}
         if run.row == "vanilla":
             views["vanilla+fusion"] = look(model.join(taps_of("fusion", model.backbone)))
-    for row, (queries, gallery, several) in views.items():
-        together = judge(VectorMatcher("cosine"), multi_query(*several), gallery)
+    for row, (queries, gallery, *more) in views.items():
+        together = multi_query(*(more[0] if more else several(queries, gallery)))
+        together = judge(VectorMatcher("cosine"), together, gallery)
         out[row] = {bench.name: judge(plain, queries, gallery), f"{bench.name} multi-query": together}
         if run.rerank:
             pairs = ((queries, gallery), (queries, queries), (gallery, gallery))

@@ -214,15 +214,18 @@ class TestRuns:
         assert [r["metrics"] for r in again] == [r["metrics"] for r in found]
 
     def test_several_images_ask_together(self, world):
-        """Each person and camera asks once, by the mean of all images of that camera."""
-        split = pe.multi_images(world)
-        assert sorted(split.ids) == sorted(world.query.ids) and set(split.cams) == {0}
-        both = replace(world, query=Split.join([world.query, world.gallery.where([0])]))
-        assert len(pe.multi_images(both)) == len(both.query) + 2, "the gallery's of that person and camera join in"
-        own = replace(world, meta={"multi_query": world.query})
-        assert pe.multi_images(own) is world.query
+        """Each person and camera asks once, by the mean of its own images, those of the gallery included."""
+        queries = torch.arange(4.0)[:, None] + 1, np.array([3, 3, 5, 6]), np.array([0, 0, 0, 1])
+        gallery = torch.arange(4.0)[:, None] + 10, np.array([3, 5, 5, 9]), np.array([0, 1, 0, 0])
+        features, ids, cams = pe.several(queries, gallery)
+        assert features[:, 0].tolist() == [1, 2, 3, 4, 10, 12]
+        assert ids.tolist() == [3, 3, 5, 6, 3, 5] and cams.tolist() == [0, 0, 0, 1, 0, 0]
         found, _ = pe.run_person(pe.PersonRun("vanilla", **TINY), bench=world, progress=False)
-        assert len(found[0]["metrics"]["world multi-query"]["first_rank"]) == 5
+        name = "world multi-query"
+        assert len(found[0]["metrics"][name]["first_rank"]) == 5 < len(world.query)
+        once = replace(world, meta={"multi_query": world.query.where(world.query.ids < 23)})
+        found, _ = pe.run_person(pe.PersonRun("vanilla", **TINY), bench=once, progress=False)
+        assert len(found[0]["metrics"][name]["first_rank"]) == 3, "a benchmark's own list goes first"
 
     def test_a_mask_network_fills_three_rows_and_sweeps_alpha(self, world):
         run = pe.PersonRun("fmn-res2", **TINY, margin=0.1, alpha=0.7, identities=4, mask_epochs=2)
