@@ -80,8 +80,8 @@ def town_map(place, cams=None, times=None, pictures: Sequence | None = None, *, 
     if pictures is not None and len(pictures) != len(visits):
         raise ValueError(f"{len(pictures)} pictures for {len(visits)} cameras visited")
     spots = np.array([(c.x, c.y) for c in place.cameras], float)  # [cameras, 2]
-    low, high, middle, reach = spots.min(0), spots.max(0), spots.mean(0), np.ptp(spots, axis=0).max()
-    margin = (0.42 if pictures is not None else 0.2) * reach
+    low, high, reach = spots.min(0), spots.max(0), np.ptp(spots, axis=0).max()
+    margin = (0.2 if pictures is None else 0.42) * reach
     wide, tall = high - low + 2 * margin
     figure, ax = plt.subplots(figsize=(size, size * tall / wide))
     ax.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin), aspect="equal")
@@ -104,11 +104,14 @@ def town_map(place, cams=None, times=None, pictures: Sequence | None = None, *, 
         if k is not None and pictures is not None:
             picture, half = _picture(pictures[k]), np.array([24.0, 6.5 * size + 12])
             parts = [OffsetImage(picture, zoom=13 * size / len(picture), interpolation="bilinear")]
-        parts.append(TextArea(text, multilinebaseline=True, textprops={
-            "fontsize": FONT, "ha": "center", "fontweight": "normal" if k is None else "bold"}))
-        away = spot - middle
-        away = away / (np.linalg.norm(away) or 1)
-        away = away * ((half / np.maximum(np.abs(away), 1e-6)).min() + 12)  # beside the dot, whatever the direction
+        font = {"fontsize": FONT, "ha": "center", "fontweight": "normal" if k is None else "bold"}
+        parts.append(TextArea(text, multilinebaseline=True, textprops=font))
+        near = [spots[b if a == number else a] - spot for a, b in place.links if number in (a, b)]
+        ways = np.sort([np.arctan2(y, x) for x, y in near] or [-np.pi / 2])
+        gaps = np.diff(ways, append=ways[0] + 2 * np.pi)
+        angle = (ways + gaps / 2)[gaps.argmax()]  # where there is most room between the ways
+        away = np.array([np.cos(angle), np.sin(angle)])
+        away = away * ((half / np.maximum(np.abs(away), 1e-6)).min() + 12)
         label = VPacker(children=parts, align="center", pad=0, sep=2)
         ax.add_artist(AnnotationBbox(label, spot, tuple(away), boxcoords="offset points", frameon=False, zorder=5))
     return figure
@@ -120,8 +123,7 @@ def _visits(cams, times) -> list[tuple[int, float]]:
 
 
 def timeline(
-    times, cams, camera_names: Sequence[str], people: Mapping[str, np.ndarray] | None = None, *,
-    height: float | None = None, axes=None,
+    times, cams, camera_names: Sequence[str], people: Mapping[str, np.ndarray] | None = None, *, axes=None
 ) -> Figure:
     """Who was where when: one row per camera, a tick per image, and a line for each of ``people``.
 
@@ -129,7 +131,7 @@ def timeline(
     indices of this person's images.
     """
     times, cams = np.asarray(times, float), np.asarray(cams)
-    axes = axes or _axes(7.2, height or 0.34 * len(camera_names) + 1.0)
+    axes = axes or _axes(7.2, 0.34 * len(camera_names) + 1.0)
     axes.plot(times, cams, "|", color="0.6", markersize=9, markeredgewidth=0.8, zorder=1)
     colours = sns.color_palette("colorblind", max(len(people or ()), 1))
     for k, (name, mine) in enumerate((people or {}).items()):
@@ -140,8 +142,7 @@ def timeline(
         axes.plot(times[mine], cams[mine] + beside, **style)
     axes.set_yticks(range(len(camera_names)), camera_names)
     axes.set(ylim=(len(camera_names) - 0.5, -0.5), xlabel="time of day")
-    span = np.ptp(axes.get_xlim())
-    steps = (60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400)
+    steps, span = (60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400), np.ptp(axes.get_xlim())
     axes.xaxis.set_major_locator(MultipleLocator(next((s for s in steps if span / s <= 9), 86400)))
     axes.xaxis.set_major_formatter(FuncFormatter(clock))
     if people:
