@@ -146,15 +146,22 @@ class TestVectorIndex:
 
 
 class TestVectorIndexChoices:
-    def test_few_queries_go_to_faiss_if_it_is_there(self, monkeypatch):
-        vectors = torch.eye(6)
-        assert VectorIndex(vectors).few == (VectorIndex.FEW if find_spec("faiss") else 0)
-        assert VectorIndex(vectors, faiss=False).few == 0
+    def test_one_query_of_a_large_gallery_goes_to_faiss_if_it_is_there(self, monkeypatch):
+        asked = []
+        monkeypatch.setattr(VectorIndex, "PAYS", 6)
+        monkeypatch.setattr(VectorIndex, "_best", lambda self, part, k, faiss: asked.append(faiss) or (part, part))
+        for size, queries, faiss in ((6, 1, None), (6, 2, None), (5, 1, None), (6, 1, False), (5, 2, True)):
+            if find_spec("faiss") or not faiss:
+                VectorIndex(torch.eye(8)[:size], faiss=faiss).search(torch.eye(8)[:queries])
+        there = find_spec("faiss") is not None
+        assert asked == [there, False, False, False] + [True] * there
+
+    def test_without_faiss(self, monkeypatch):
         monkeypatch.setattr("cdimlib.retrieval.search.find_spec", lambda name: None)
-        index = VectorIndex(vectors)
-        assert index.few == 0 and index.search(vectors[:1], 2)[1].tolist() == [[0, 1]]
+        monkeypatch.setattr(VectorIndex, "PAYS", 1)
+        assert VectorIndex(torch.eye(6)).search(torch.eye(6)[:1], 2)[1].tolist() == [[0, 1]]
         with pytest.raises(ValueError, match="pip install faiss-cpu"):
-            VectorIndex(vectors, faiss=True)
+            VectorIndex(torch.eye(6), faiss=True)
 
     @pytest.mark.parametrize(
         ("given", "message"),

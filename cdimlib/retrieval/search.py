@@ -62,14 +62,14 @@ class VectorIndex:
     """The k best of a gallery of vectors [G, D] for each query, exactly, without the whole similarity matrix.
 
     metric and scores are :class:`VectorMatcher`'s ("euclidean": minus the distance; "cosine"), or the "inner" product.
-    faiss: True, False, or None: if it is installed, for searches of at most ``FEW`` queries. That is where it paid on
-    two cores of a server's CPU (1,000 to 100,000 vectors of 128 to 2,048 numbers): one query at a time is 1 to 4 times
-    as fast with it, worth a millisecond from about 10,000 vectors on; from 16 queries at a time torch is about twice
-    as fast, whatever the size (``make bench``). Both read the same array. What they find is scored again in double
-    precision, so they agree; of equally good images the one given first comes first.
+    faiss: True, False, or None: if it is installed, for one query in at least ``PAYS`` vectors. Measured on one core of
+    a server's CPU (128 and 512 numbers; ``make bench``), a single query takes about the same time with and without it
+    in 10,000 vectors and half the time in 100,000; with 4 queries at once there is no difference, and from 16 on torch
+    is two to five times faster. Both read the same array. What they find is scored again in double precision, so they
+    agree; of equally good images the one given first comes first.
     """
 
-    FEW, SPARE, BLOCK = 4, 8, 2**23
+    PAYS, SPARE, BLOCK = 10_000, 8, 2**23
 
     def __init__(self, vectors, metric: str = "euclidean", *, faiss: bool | None = None):
         if metric not in ("euclidean", "cosine", "inner"):
@@ -80,7 +80,7 @@ class VectorIndex:
         possible = find_spec("faiss") is not None and self.vectors.device.type == "cpu"
         if faiss and not possible:
             raise ValueError("no FAISS here (pip install faiss-cpu), or vectors on a GPU: take faiss=None")
-        self.few = 0 if faiss is False or not possible else np.inf if faiss else self.FEW  # queries that FAISS gets
+        self.faiss = faiss if possible else False
 
     @torch.inference_mode()
     def search(self, queries, k: int = 10) -> tuple[Tensor, Tensor]:
@@ -89,7 +89,8 @@ class VectorIndex:
         if k < 1 or queries.shape[1] != dimension:
             raise ValueError(f"k = {k} (at least 1?), queries {tuple(queries.shape)}, gallery {(size, dimension)}")
         step = max(1, self.BLOCK // max(size, (k + self.SPARE) * dimension))
-        parts = [self._best(part, min(k, size), len(queries) <= self.few) for part in queries.split(step)]
+        by_faiss = len(queries) == 1 and size >= self.PAYS if self.faiss is None else self.faiss
+        parts = [self._best(part, min(k, size), by_faiss) for part in queries.split(step)]
         return tuple(torch.cat(part).cpu() for part in zip(*parts))
 
     def _best(self, queries, k, by_faiss):
