@@ -30,7 +30,7 @@ def ellipse(cx, cy, rx, ry, floor=-9.0) -> tuple:
 
     def distance(x, y, cx, cy, rx, ry, floor):
         u, v = (x - cx) / rx, (y - cy) / ry
-        k, g = (u * u + v * v).sqrt(), ((u / rx).square() + (v / ry).square()).sqrt()
+        k, g = (u * u + v * v).sqrt().clamp(min=1e-3), ((u / rx).square() + (v / ry).square()).sqrt()
         return torch.maximum(k * (k - 1) / (g + 1e-6), floor - y), None
 
     return (cx - rx, cx + rx, np.maximum(cy - ry, floor), cy + ry), distance, (cx, cy, rx, ry, floor)
@@ -81,13 +81,11 @@ class Canvas:
         colour: [3], [N, 3], or a function of (x, y, position, get), where ``get`` makes a tensor of an array [N] or
         [N, 3]. line: width of the darker rim. shade: how much darker the right side is. alpha: opacity, also [N].
         """
-        count, device = len(self.x), self.image.device
-        every = lambda v: np.broadcast_to(v, (count,))  # noqa: E731
-        box, signed_distance, numbers = shape
-        left, right, bottom, top = (every(b)[:, None] for b in box)
-        edge, where = self.pixel[:, None], every(where)[:, None]
-        cols = (self.x > left - edge) & (self.x < right + edge) & where  # [N, W]
-        rows = (self.y > bottom - edge) & (self.y < top + edge) & where  # [N, H]
+        (box, signed_distance, numbers), count, device = shape, len(self.x), self.image.device
+        left, right, bottom, top, where, *numbers = (np.broadcast_to(v, (count,)) for v in (*box, where, *numbers))
+        near = lambda at, low, high: (  # noqa: E731
+            (at > (low - self.pixel)[:, None]) & (at < (high + self.pixel)[:, None]) & where[:, None])
+        cols, rows = near(self.x, left, right), near(self.y, bottom, top)  # [N, W], [N, H]
         who = np.flatnonzero(cols.any(1) & rows.any(1))
         if not len(who):
             return
@@ -96,16 +94,17 @@ class Canvas:
 
         def get(values) -> Tensor:  # [N] -> [n, 1, 1], [N, 3] -> [n, 3, 1, 1]
             values = torch.as_tensor(np.asarray(values)[who].astype(np.float32), device=device)
-            return values.reshape(*values.shape, 1, 1)
+            return values[..., None, None]
 
         x, y = get(self.x[:, c])[:, None, :, 0, 0], get(self.y[:, r])[..., 0]  # [n, 1, w], [n, h, 1]
-        distance, place = signed_distance(x, y, *(get(every(v)) for v in numbers))
-        cover = (0.5 - distance / get(self.pixel)).clamp_(0, 1) * get(every(alpha))
+        numbers = np.stack([self.pixel, np.broadcast_to(alpha, (count,)), left + right, right - left, *numbers], 1)
+        pixel, alpha, middle, wide, *numbers = get(numbers).unbind(1)  # one transfer for all of them
+        distance, place = signed_distance(x, y, *numbers)
+        cover = (0.5 - distance / pixel).clamp_(0, 1) * alpha
         fill = colour(x, y, place, get) if callable(colour) else get(np.broadcast_to(colour, (count, 3)))
-        if line:
-            fill = fill * (1 - 0.42 * (1 + distance / line).clamp_(0, 1))[:, None]
-        if shade:
-            fill = fill * (1 - shade * (2 * x - get((right + left)[:, 0])) / get((right - left)[:, 0]))[:, None]
+        if line or shade:
+            tone = 1 - 0.42 * (1 + distance / line).clamp_(0, 1) if line else 1.0
+            fill = fill * (tone * (1 - shade * (2 * x - middle) / wide))[:, None]
         pick = slice(None) if len(who) == count else torch.as_tensor(who, device=device)
         region = self.image[pick, :, r, c]  # [n, 3, h, w]
         region += (fill - region).mul_(cover[:, None])

@@ -174,7 +174,7 @@ def draw(canvas: Canvas, people: list[Person], view: np.ndarray, phase: np.ndarr
     def hair(there):
         x, w = -0.04 * s, wide(0.076, 0.042)
         paint(slab(x, h - 0.27, h - 0.06, w, w, 0.03), p.hair, there & has("long"), shade=0.1)
-        paint(slab(x, h - 0.165, h - 0.05, w * 1.02, w, 0.03), p.hair, there & has("bob"), shade=0.1)
+        paint(slab(x, h - 0.185, h - 0.05, w * 1.14, w, 0.03), p.hair, there & has("bob"), shade=0.1)
         tail = limb((-0.085 * s, h - 0.06, 0.02), (-0.145 * s, h - 0.13, 0.026), (-0.135 * s, h - 0.2, 0.012))
         paint(tail, p.hair, there & has("ponytail"))
         paint(ellipse(-0.06 * s, np.where(front, h + 0.004, h - 0.03), 0.036, 0.036), p.hair, there & has("bun"))

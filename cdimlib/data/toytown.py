@@ -10,7 +10,7 @@ Person ``i`` depends on the town, the seed and ``i`` alone; how an image is take
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 
 import numpy as np
@@ -25,7 +25,7 @@ from .toypeople import Person, draw, dress_up, lookalike
 SIZES = {"tiny": (12, 12, 4), "demo": (100, 80, 20), "full": (700, 700, 350)}  # train, test, distractors
 TEST, OTHERS, PASSERS = 10_000, 20_000, 30_000  # train is 1 .., test TEST + 1 .., distractors OTHERS + 1 ..
 FAMILY = 3  # people 3k + 1 and 3k + 2 may be lookalikes of person 3k
-GAP = 60.0  # seconds between two groups that set out, on average; the first one at nine
+GAP = 150.0  # seconds between groups that set out on ways of their own, on average; the first one at nine
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class ToyTown:
     blur, noise: of lens and sensor; 0 is perfect.
     lookalikes: in each family of three people, the probability for each but the first to be a copy of the first in all
     but one detail (bag, logo, shoes, hat or pattern).
-    groups: share of people who walk in company, two to four together.
+    groups: share of people who walk in company, two to four together, and of groups that follow those before them.
     """
 
     town: str = "plaza"
@@ -155,15 +155,18 @@ class ToyTown:
         int64 [N]. time: seconds since midnight; heading: degrees, 0 towards the camera, 90 to the right of the image,
         between -180 and 180: float64 [N].
         """
-        rng, cameras, rows, start, i = self.rng(len(parts), 1), self.place.cameras, [], 9 * 3600.0, 0
+        rng, cameras, rows, start, i, way = self.rng(len(parts), 1), self.place.cameras, [], 9 * 3600.0, 0, ()
         people = rng.permutation(np.concatenate([self.numbers(part) for part in parts]))
         routes, odds = {n: self.place.routes(n) for n in (3, 4, 5, 6)}, (0.3, 0.3, 0.25, 0.15)
         together = self.groups / (3 - 2 * self.groups)  # of groups of two and more, so that people are as told
         while i < len(people):
-            start += rng.exponential(GAP)
             group = people[i : i + (rng.integers(2, 5) if rng.random() < together else 1)]
             ways = routes[rng.choice((3, 4, 5, 6), p=odds)]
-            way, speed, time, visits = ways[rng.integers(len(ways))], rng.normal(1.3, 0.1), start, []
+            if way and rng.random() < self.groups:  # they follow those before them
+                start += rng.uniform(10, 40)
+            else:
+                way, start = ways[rng.integers(len(ways))], start + rng.exponential(GAP)
+            speed, time, visits = rng.normal(1.3, 0.1), start, []
             for k, cam in enumerate(way):
                 here, last, coming = (cameras[way[min(max(j, 0), len(way) - 1)]] for j in (k, k - 1, k + 1))
                 time += np.hypot(here.x - last.x, here.y - last.y) / speed + (rng.exponential(6.0) if k else 0)
@@ -213,10 +216,12 @@ class ToyTown:
         told = {k: np.broadcast_to(v, count) for k, v in told.items()}
         for name, v, width in (("shift", shift, 2), ("place", place, 3), ("light", light, 4)):
             told[name] = np.broadcast_to(v, (count, width))
-        wrong = set(told["occluder"]) - {*OCCLUDERS, "none"}
+        wrong, last = set(told["occluder"]) - {*OCCLUDERS, "none"}, len(self.place.cameras) - 1
         if wrong:
             raise ValueError(f"unknown occluder {', '.join(sorted(wrong))}: choose from {', '.join(OCCLUDERS)}, none")
         who, where = (v * count if len(v) == 1 else v for v in lists)
+        if bad := [c for c in where if not isinstance(c, Camera) and not 0 <= c <= last]:
+            raise ValueError(f"the town has {last + 1} cameras, 0 to {last} (got {bad[0]})")
         who = [p if isinstance(p, Person) else self.person(p) for p in who]
         where = [c if isinstance(c, Camera) else self.place.cameras[c] for c in where]
         cuts = [slice(i, i + chunk) for i in range(0, count, chunk)]
@@ -288,20 +293,20 @@ def _person(town: str, seed: int, lookalikes: float, number: int) -> Person:
     return lookalike(_person(town, seed, lookalikes, original), number, fashion, rng, taken)
 
 
-def town_for(name: str, size: str | ToyTown | None = None, **knobs) -> ToyTown:
-    """The town that a name ("toytown-plaza" or "toytown-campus"), a size and some knobs ask for.
+def town_for(name: str, size: str | None = None, **knobs) -> ToyTown:
+    """The town that a name ("toytown-plaza" or "toytown-campus"), a size and some knobs of :class:`ToyTown` ask for.
 
-    size: "tiny", "demo", "full", a :class:`ToyTown`, or None for the one of the current profile.
+    size: "tiny", "demo", "full", or None for the one of the current profile.
     """
     town, allowed = name.removeprefix("toytown-"), [f.name for f in fields(ToyTown)][1:]
+    if name not in [f"toytown-{town}" for town in PLACES]:
+        raise ValueError(f"unknown toy town {name!r}: choose from {', '.join(f'toytown-{town}' for town in PLACES)}")
     unknown = sorted(set(knobs) - set(allowed))
     if unknown:
         raise ValueError(f"unknown option {', '.join(unknown)} of the toy town: choose from size, {', '.join(allowed)}")
     size = by_profile(smoke="tiny", demo="demo", full="full") if size is None else size
-    if isinstance(size, ToyTown):
-        return replace(size, town=town, **knobs)
     if size not in SIZES:
-        raise ValueError(f"size must be one of {', '.join(SIZES)} or a ToyTown, not {size!r}")
+        raise ValueError(f"size must be one of {', '.join(SIZES)}, not {size!r}")
     return ToyTown(**{"town": town, **dict(zip(("train", "test", "distractors"), SIZES[size])), **knobs})
 
 
@@ -310,7 +315,7 @@ def _benchmark(town: ToyTown, device: str) -> Benchmark:
     return town.benchmark(device)
 
 
-def load_toytown(name: str, size: str | ToyTown | None = None, *, device="cpu", **knobs) -> Benchmark:
+def load_toytown(name: str, size: str | None = None, *, device="cpu", **knobs) -> Benchmark:
     """A toy town as a benchmark; :func:`town_for` has the options.
 
     device: where to draw ("cuda" is faster, and the same within one grey level). The images come back on the CPU.
