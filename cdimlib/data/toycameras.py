@@ -2,7 +2,7 @@
 
 Everything is painted back to front with signed distance functions, for a whole batch of images at a time. Positions and
 sizes are worked out in NumPy; pixels see nothing but exactly rounded operations (+, -, *, /, square root, minimum), so
-an image is the same in every batch, and the same within one grey level on every device.
+an image is the same in every batch, and on every device but for rounding.
 """
 
 from __future__ import annotations

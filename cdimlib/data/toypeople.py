@@ -78,8 +78,10 @@ def choose(options: str, u: float, *, but: str = "", apart: str = "") -> str:
 
 def dress_up(number: int, fashion: dict[str, str], rng: np.random.Generator) -> Person:
     """A person at random. ``fashion`` has "top", "bottom" and "colours", and overrides :data:`CHOICES`."""
-    build, *u = rng.random((len(CHOICES) + 3, 2))
-    kind = {k: choose(options, v) for (k, options), (v, _) in zip({**CHOICES, **fashion}.items(), u) if k != "colours"}
+    table = {**CHOICES, **fashion}
+    colours = table.pop("colours")
+    build, *u = rng.random((len(table) + 1, 2))
+    kind = {part: choose(options, v) for (part, options), (v, _) in zip(table.items(), u)}
     covered = kind["top"] in ("jacket", "coat")
     if kind["top"] == "dress":
         kind["bottom"] = "tights" if build[1] < 0.4 else "none"
@@ -92,7 +94,7 @@ def dress_up(number: int, fashion: dict[str, str], rng: np.random.Generator) -> 
     tint = {}
     for part, (_, v) in sorted(zip(kind, u), key=lambda pair: pair[0] not in ("top", "hair")):  # these two first
         apart = "" if part in ("top", "hair", "face", "shoes") else tint["hair" if part == "hat" else "top"]
-        tint[part] = choose(TINTS.get(part, fashion["colours"]), v, apart=apart)
+        tint[part] = choose(TINTS.get(part, colours), v, apart=apart)
     words = {part: what if what == "none" else f"{tint[part]} {what}" for part, what in kind.items()}
     return Person(number, 0.7 if build[0] < 0.1 else 0.82 + 0.18 * build[0], float(build[1]), **words)
 
