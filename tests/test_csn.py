@@ -61,6 +61,12 @@ class TestCorrelate:
         maps[0, 0, 20, 7] = parts[0, 0, 0, 0, 9] = 1
         assert correlate(maps, parts)[0, 0].nonzero().tolist() == [[24, 2]]  # 20 = 24 + 0 - 4 and 7 = 2 + 9 - 4
 
+    @pytest.mark.parametrize(("height", "width", "f"), [(5, 4, 4), (4, 5, 3), (4, 3, 2)])
+    def test_gradients(self, height, width, f):
+        maps = torch.randn(3, 2, height, width, dtype=torch.float64, requires_grad=True)
+        parts = torch.randn(3, 2, 2, f, f, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(lambda m, p: correlate(m, p, chunk=2), (maps, parts))
+
     def test_finds_a_part_wherever_it_went(self):
         maps = torch.zeros(1, 1, 12, 9)
         part = torch.tensor([[1.0, 2, 3], [4, 5, 6], [7, 8, 9]])
@@ -122,13 +128,14 @@ class TestAttention:
         part, transform = CentreCrop(10)(maps[..., :13])
         torch.testing.assert_close(sample(maps[..., :13], transform, 10), part, rtol=1e-4, atol=1e-5)
 
-    @pytest.mark.parametrize("shape", [(2, 3, 8, 6), (1, 2, 7, 5), (3, 1, 1, 4), (40, 15)])
+    @pytest.mark.parametrize("shape", [(2, 3, 8, 6), (1, 2, 7, 5), (3, 1, 1, 4), (40, 15), (1, 1, 3, 1)])
     def test_halve(self, shape):
-        x = torch.randn(shape).requires_grad_()
-        pooled = F.max_pool2d(x.view(1, -1, *shape[-2:]), 2, ceil_mode=True)
-        assert torch.equal(halve(x.view(1, -1, *shape[-2:])), pooled)
-        with torch.no_grad():
-            assert torch.equal(halve(x).flatten(), pooled.flatten())
+        """Values and gradient of torch's own pool, which rounds odd sides up when asked to."""
+        x = torch.randn(shape, requires_grad=True)
+        pooled = F.max_pool2d(x.view(1, -1, *shape[-2:]), 2, ceil_mode=True).view(*shape[:-2], *halve(x).shape[-2:])
+        assert torch.equal(halve(x), pooled)
+        weight = torch.randn(pooled.shape)
+        torch.testing.assert_close(*(torch.autograd.grad((out * weight).sum(), x)[0] for out in (halve(x), pooled)))
 
 
 class TestNet:

@@ -154,7 +154,7 @@ def shift_or_flip(images: Tensor, generator: torch.Generator, shifts: int = 2, s
     rows = torch.where(moved, (rows + down).clamp(0, height - 1), rows).to(images.device)
     columns = torch.where(moved, (columns + right).clamp(0, width - 1), columns).to(images.device)
     index = torch.arange(n, device=images.device)[:, None, None]
-    return images.movedim(1, -1)[index, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
+    return images.movedim(1, -1)[index, rows[:, :, None], columns[:, None, :]].movedim(-1, 1).contiguous()
 
 
 def random_block(images: Tensor, generator: torch.Generator, largest: float = 0.8) -> Tensor:

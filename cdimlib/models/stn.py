@@ -13,17 +13,41 @@ INITIAL_SCALE = 0.8
 def halve(x: Tensor) -> Tensor:
     """2x2 max-pooling with stride 2; an odd side is halved upwards: [..., H, W] -> [..., (H + 1) // 2, (W + 1) // 2].
 
-    On a CPU without gradients by comparing rows and then columns, ten times as fast as torch's pool there.
+    On a CPU by comparing rows and then columns, several times as fast as torch's pool there, gradient included.
     """
-    if torch.is_grad_enabled() or x.device.type != "cpu":
+    if x.device.type != "cpu":
         return F.max_pool2d(x, 2, ceil_mode=True)
-    for dim in (-2, -1):
-        x = x.transpose(dim, -1) if dim == -2 else x
-        even, odd = x[..., ::2], x[..., 1::2]
-        pooled = torch.maximum(even[..., : odd.shape[-1]], odd)
-        x = torch.cat([pooled, even[..., odd.shape[-1] :]], dim=-1) if x.shape[-1] % 2 else pooled
-        x = x.transpose(dim, -1) if dim == -2 else x
-    return x
+    return _Larger.apply(_Larger.apply(x, -2), -1)
+
+
+class _Larger(torch.autograd.Function):
+    """The larger of each two neighbours along one of the last two axes; the first where they are equal."""
+
+    @staticmethod
+    def forward(ctx, x, axis):
+        even, odd = _alternate(x, axis)
+        first = even.narrow(axis, 0, odd.shape[axis])
+        out = torch.maximum(first, odd)
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(first >= odd)
+        ctx.axis, ctx.shape = axis, x.shape
+        return torch.cat([out, even.narrow(axis, odd.shape[axis], 1)], axis) if x.shape[axis] % 2 else out
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (chosen,), axis = ctx.saved_tensors, ctx.axis
+        out = gradient.new_empty(ctx.shape)
+        even, odd = _alternate(out, axis)
+        both = gradient.narrow(axis, 0, odd.shape[axis])
+        even.copy_(gradient)  # an odd side's last has no neighbour
+        first = even.narrow(axis, 0, odd.shape[axis])
+        torch.mul(both, chosen.to(both.dtype), out=first)
+        torch.sub(both, first, out=odd)
+        return out, None
+
+
+def _alternate(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    return (x[..., ::2], x[..., 1::2]) if axis == -1 else (x[..., ::2, :], x[..., 1::2, :])
 
 
 class Halve(nn.Module):
