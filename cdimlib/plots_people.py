@@ -47,7 +47,7 @@ def people_grid(
     columns = min(columns, count)
     rows = -(-count // columns)
     lines = max((str(c).count("\n") + 1 for c in captions or ()), default=0)
-    each = size * height / width + 0.17 * lines + (0.4 if badges is not None else 0.06)
+    each = size * height / width + 0.17 * lines + (0.46 if badges is not None else 0.06)
     shape = (columns * (size + 0.08) + (0.3 if row_names else 0), rows * each)
     figure, axes = plt.subplots(rows, columns, figsize=shape, squeeze=False)
     for number, ax in enumerate(axes.flat):
