@@ -33,14 +33,15 @@ from .retrieval.reranking import k_reciprocal
 from .training import History, TrainConfig, fit, pick_device, seed_everything
 
 FUSION, MASK = "midlevel-fusion", "feature-mask-network"
-#: what can be trained: for mid-level fusion the maps to fuse (stage, units), for the mask network its layer
+#: what can be trained: for mid-level fusion the maps to fuse, where "res4:" is every unit of stage 4 and "res5:-1" all
+#: of stage 5 but the last (in ResNet-50: a to f, a and b); for the mask network its layer
 ROWS = {
     "vanilla": (),
-    "fusion": ("res5(a,b)",),
-    "flatten": ("res5(a,b)",),
+    "fusion": ("res5:-1",),
+    "flatten": ("res5:-1",),
     "res2,3,4": ("res2", "res3", "res4"),
-    "res4(a-f)": ("res4(a-f)",),
-    "res2,3,4+res5(a,b)": ("res2", "res3", "res4", "res5(a,b)"),
+    "res4a-f": ("res4:",),
+    "res2,3,4,5ab": ("res2", "res3", "res4", "res5:-1"),
     "fmn": "pool1",
     **{f"fmn-{layer}": layer for layer in ("res1", "res2", "res3", "res4")},
 }
@@ -49,8 +50,8 @@ _SEARCH = {"Basel.": "grn", "FMN": "fmn", "FMN+re-rank": "fmn+rerank"}
 #: (paper, table) -> method as printed -> our row
 TABLES = {
     (FUSION, 4): _OVERALL, (FUSION, 5): _OVERALL, (FUSION, 6): _OVERALL,
-    (FUSION, 8): {"Vanilla+fusion": "vanilla+fusion", "res2, res3, res4": "res2,3,4", "res4(a-f)": "res4(a-f)",
-                  "res2,3,4 + res5(a,b)": "res2,3,4+res5(a,b)", "res5(a,b) (Ours)": "fusion"},
+    (FUSION, 8): {"Vanilla+fusion": "vanilla+fusion", "res2, res3, res4": "res2,3,4", "res4(a-f)": "res4a-f",
+                  "res2,3,4 + res5(a,b)": "res2,3,4,5ab", "res5(a,b) (Ours)": "fusion"},
     (FUSION, 10): {"Flattening": "flatten", "GAP (Ours)": "fusion"},
     (MASK, 1): {"GRN": "grn", "LAN": "lan", "FMN": "fmn"},
     (MASK, 2): _SEARCH, (MASK, 3): _SEARCH, (MASK, 4): _SEARCH,
@@ -167,14 +168,12 @@ def as_published(row: str, **changes) -> PersonRun:
 
 
 def taps_of(row: str, backbone: Backbone) -> tuple[str, ...]:
-    """Maps that a row fuses: "res4(a-f)" is every unit of stage 4, "res5(a,b)" those of stage 5 before its last.
-
-    In ResNet-50 these are the units the paper names.
-    """
+    """Names of the maps that a row fuses in a backbone."""
     taps = []
     for word in ROWS[row]:
-        units = [place for place in backbone.places if re.fullmatch(rf"{word[:4]}[a-z]+", place)]
-        taps += [word] if "(" not in word else units[:-1] if word.startswith("res5") else units
+        stage, colon, end = word.partition(":")
+        units = [place for place in backbone.places if re.fullmatch(rf"{stage}[a-z]+", place)]
+        taps += units[: int(end) if end else None] if colon else [stage]
     return tuple(taps)
 
 
