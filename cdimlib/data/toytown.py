@@ -157,11 +157,11 @@ class ToyTown:
         """
         rng, cameras, rows, start, i, way = self.rng(len(parts), 1), self.place.cameras, [], 9 * 3600.0, 0, ()
         people = rng.permutation(np.concatenate([self.numbers(part) for part in parts]))
-        routes, odds = {n: self.place.routes(n) for n in (3, 4, 5, 6)}, (0.3, 0.3, 0.25, 0.15)
+        routes = {n: self.place.routes(n) for n in (3, 4, 5, 6)}
         together = self.groups / (3 - 2 * self.groups)  # of groups of two and more, so that people are as told
         while i < len(people):
             group = people[i : i + (rng.integers(2, 5) if rng.random() < together else 1)]
-            ways = routes[rng.choice((3, 4, 5, 6), p=odds)]
+            ways = routes[rng.choice((3, 4, 5, 6), p=(0.3, 0.3, 0.25, 0.15))]
             if way and rng.random() < self.groups:  # they follow those before them
                 start += rng.uniform(10, 40)
             else:
@@ -175,7 +175,7 @@ class ToyTown:
             for person in group:
                 company, lag = group[group != person], rng.uniform(-3, 3)
                 for cam, time, heading in visits:
-                    times = np.sort(time + lag + rng.uniform(0, 8, rng.choice((3, 4, 5, 6), p=odds)))
+                    times = np.sort(time + lag + rng.uniform(0, 8, rng.choice((3, 4, 5, 6), p=(0.4, 0.3, 0.2, 0.1))))
                     for shot, at in enumerate(np.round(25 * times) / 25):  # 25 frames a second
                         other = rng.choice(company) if len(company) else PASSERS + rng.integers(1000)
                         rows.append((person, cam, i, shot, other, at, (heading + rng.normal(0, 17) + 180) % 360 - 180))
