@@ -16,8 +16,9 @@ from cdimlib.data import Split
 from cdimlib.data.augment import shift_or_flip
 from cdimlib.data.samplers import CrossViewPairSampler
 from cdimlib.losses import contrastive
-from cdimlib.models.csn import VARIANTS, ConvSimilarityNet, complexity, correlate, pair_objective, simi_score
-from cdimlib.models.stn import INITIAL_SCALE, CentreCrop, PartSTN, bounded_transform, halve, sample, stripes
+from cdimlib.models.correlation import correlate, halve
+from cdimlib.models.csn import VARIANTS, ConvSimilarityNet, complexity, pair_objective, simi_score
+from cdimlib.models.stn import INITIAL_SCALE, CentreCrop, PartSTN, bounded_transform, sample, stripes
 from cdimlib.results import paper_table
 from cdimlib.retrieval import encode, similarity
 from cdimlib.training import TrainConfig, fit
@@ -353,6 +354,20 @@ class TestTraining:
         assert turn > 1e-3
         assert loss.item() == pytest.approx((cls + ctr + 0.5 * turn / 2).item(), rel=1e-4)
 
+    def test_half_precision(self):
+        """Mixed precision changes the loss and the gradients by its rounding only."""
+        net = shake(ConvSimilarityNet((3,), size=SMALL))
+        batch = people(3), torch.tensor([0, 1]), torch.tensor([1, 2]), torch.tensor([True, False])
+        results = []
+        for on in (False, True):
+            net.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=on):
+                loss = pair_objective(net, batch)
+            loss.backward()
+            results.append((loss.item(), net.trunk["2"][0].weight.grad.flatten().clone()))
+        assert results[1][0] == pytest.approx(results[0][0], rel=0.1)
+        assert torch.cosine_similarity(results[0][1], results[1][1], dim=0) > 0.9
+
     def test_learns(self):
         """A few steps teach a small variant to tell marks apart that it has seen."""
         split = views()
@@ -374,11 +389,12 @@ class TestTraining:
 def test_equation_keys_are_in_the_docstrings():
     """Equations 1 to 7, each at the end of the function that implements it."""
     import cdimlib.losses as losses
+    import cdimlib.models.correlation as correlation
     import cdimlib.models.csn as csn
     import cdimlib.models.stn as stn
 
     keys = set()
-    for module in (losses, csn, stn):
+    for module in (losses, correlation, csn, stn):
         for part in re.findall(r"Multilevel-similarity, Eq\.([^.]*)", Path(module.__file__).read_text()):
             keys |= set(re.findall(r"\((\d)\)", part))
     assert keys == set("1234567")

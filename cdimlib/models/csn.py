@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..losses import contrastive, euclidean
+from .correlation import correlate, halve
 from .matcher import Matcher
-from .stn import CentreCrop, PartSTN, conv_block, halve, stripes
+from .stn import CentreCrop, PartSTN, conv_block, stripes
 
 CHANNELS = 96
 #: level -> side of its parts; the paper gives 10 and 5 for levels 2 and 3, and nothing for level 4
@@ -24,8 +25,6 @@ VARIANTS = {
     "C1": {"levels": (2, 3, 4), "parts": "whole"}, "C2": {"levels": (2, 3, 4), "parts": "centre"},
     "C3": {"levels": (4,)}, "C4": {"levels": (2, 3, 4)},
 }  # fmt: skip
-#: pairs that go through the correlation together on a CPU (what fits its cache) and on a GPU
-CORRELATION_CHUNK = {"cpu": 4, "cuda": 256}
 
 
 @dataclass(frozen=True)
@@ -35,55 +34,6 @@ class Level:
     maps: Tensor
     parts: Tensor
     transforms: Tensor
-
-
-def correlate(maps: Tensor, parts: Tensor, *, chunk: int | None = None) -> Tensor:
-    """Every part slid over the maps, channel by channel: [P, C, H, W], [P, K, C, f, f] -> [P, K * C, H, W].
-
-    Depthwise cross-correlation, stride 1, zeros around the maps: (f - 1) // 2 before and f // 2 behind, so that the
-    result has the maps' size (TensorFlow's SAME; 4 and 5 for f = 10). As every pair has filters of its own, this is one
-    grouped convolution with P * K * C groups, run for ``chunk`` pairs at a time: few enough for the CPU's cache.
-    Multilevel-similarity, Eq. (2), Sec. 3.1.
-    """
-    return _Correlate.apply(maps, parts, chunk or CORRELATION_CHUNK.get(maps.device.type, len(maps)))
-
-
-class _Correlate(torch.autograd.Function):
-    """:func:`correlate` with its gradients as grouped convolutions too, since torch's own take ten times as long on a
-    CPU: towards the maps with the parts turned round, towards the parts with the gradient as the filter."""
-
-    @staticmethod
-    def forward(ctx, maps, parts, chunk):
-        ctx.save_for_backward(maps, parts)
-        ctx.chunk = chunk
-        repeated = zip(maps.split(chunk), parts.split(chunk))
-        return _joined([_slide(m[:, None].expand(-1, p.shape[1], -1, -1, -1), p).flatten(1, 2) for m, p in repeated])
-
-    @staticmethod
-    def backward(ctx, gradient):
-        maps, parts = ctx.saved_tensors
-        gradient = gradient.to(maps.dtype).unflatten(1, parts.shape[1:3])  # [P, K * C, H, W] -> [P, K, C, H, W]
-        to_maps, to_parts = [], []
-        for m, p, g in zip(*(x.split(ctx.chunk) for x in (maps, parts, gradient))):
-            to_maps.append(_slide(g, p.flip(-1, -2), before=p.shape[-1] // 2).sum(dim=1))
-            to_parts.append(_slide(m[:, None].expand_as(g), g, before=(p.shape[-1] - 1) // 2, size=p.shape[-1]))
-        return _joined(to_maps), _joined(to_parts), None
-
-
-def _slide(signal: Tensor, filters: Tensor, *, before: int | None = None, size: int | None = None) -> Tensor:
-    """Correlate [P, K, C, H, W] with [P, K, C, h, w] each on its own, with ``before`` zeros ahead of the signal and as
-    many behind as give a result of the signal's size, or of ``size`` x ``size``."""
-    (height, width), (h, w) = signal.shape[-2:], filters.shape[-2:]
-    before = (h - 1) // 2 if before is None else before
-    behind = [(size or side) + f - 1 - side - before for side, f in ((width, w), (height, h))]
-    inner = min(before, *behind)  # zeros that the convolution adds itself
-    signal = F.pad(signal.reshape(1, -1, height, width), [n - inner for b in behind for n in (before, b)])
-    out = F.conv2d(signal, filters.reshape(-1, 1, h, w), padding=inner, groups=signal.shape[1])
-    return out.view(*filters.shape[:3], *out.shape[-2:])
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def simi_score(probability: Tensor, distance: Tensor, *, weight: float = 0.2, epsilon: float = 1e-4) -> Tensor:

@@ -6,55 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .correlation import Halve
+
 #: where the localisation net begins: a window of 0.8 of the map, in its middle, upright
 INITIAL_SCALE = 0.8
-
-
-def halve(x: Tensor) -> Tensor:
-    """2x2 max-pooling with stride 2; an odd side is halved upwards: [..., H, W] -> [..., (H + 1) // 2, (W + 1) // 2].
-
-    On a CPU by comparing rows and then columns, several times as fast as torch's pool there, gradient included.
-    """
-    if x.device.type != "cpu":
-        return F.max_pool2d(x, 2, ceil_mode=True)
-    return _Larger.apply(_Larger.apply(x, -2), -1)
-
-
-class _Larger(torch.autograd.Function):
-    """The larger of each two neighbours along one of the last two axes; the first where they are equal."""
-
-    @staticmethod
-    def forward(ctx, x, axis):
-        even, odd = _alternate(x, axis)
-        first = even.narrow(axis, 0, odd.shape[axis])
-        out = torch.maximum(first, odd)
-        if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(first >= odd)
-        ctx.axis, ctx.shape = axis, x.shape
-        return torch.cat([out, even.narrow(axis, odd.shape[axis], 1)], axis) if x.shape[axis] % 2 else out
-
-    @staticmethod
-    def backward(ctx, gradient):
-        (chosen,), axis = ctx.saved_tensors, ctx.axis
-        out = gradient.new_empty(ctx.shape)
-        even, odd = _alternate(out, axis)
-        both = gradient.narrow(axis, 0, odd.shape[axis])
-        even.copy_(gradient)  # an odd side's last has no neighbour
-        first = even.narrow(axis, 0, odd.shape[axis])
-        torch.mul(both, chosen.to(both.dtype), out=first)
-        torch.sub(both, first, out=odd)
-        return out, None
-
-
-def _alternate(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    return (x[..., ::2], x[..., 1::2]) if axis == -1 else (x[..., ::2, :], x[..., 1::2, :])
-
-
-class Halve(nn.Module):
-    """:func:`halve` as a layer."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return halve(x)
 
 
 def conv_block(inputs: int, outputs: int, kernel: int, *, pool: bool = True, batch_norm: bool = True) -> nn.Sequential:
@@ -105,7 +60,7 @@ def sample(maps: Tensor, transform: Tensor, size: int) -> Tensor:
     the border's value is held.
     """
     grid = F.affine_grid(transform, [len(maps), 1, size, size], align_corners=False)
-    return F.grid_sample(maps, grid.to(maps.dtype), mode="bilinear", padding_mode="border", align_corners=False)
+    return F.grid_sample(maps.to(grid.dtype), grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 class PartSTN(nn.Module):

@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cdimlib.models import csn, stn
+from cdimlib.models import correlation, csn
 from cdimlib.models.csn import ConvSimilarityNet
 from cdimlib.retrieval import similarity
 
@@ -78,7 +78,7 @@ def test_cached_branches(world, monkeypatch):
     rows.append(("both branches, our pair part", *measure(naive)))
     with monkeypatch.context() as patch:
         patch.setattr(csn, "correlate", plain_correlate)
-        for module in (csn, stn):
+        for module in (csn, correlation):
             patch.setattr(module, "halve", lambda x: F.max_pool2d(x, 2, ceil_mode=True))
         rows.append(("both branches for every pair, plain", *measure(naive)))
     rows.reverse()
