@@ -12,6 +12,7 @@ import json
 import re
 import sys
 import time
+import zlib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -223,11 +224,12 @@ def train_person(
             checkpoint=Path(work) / f"{name}.pt" if work else None, progress=progress, label=name,
         ))
 
-    name = checkpoint_name(run)
+    data = zlib.crc32(held.train.images.contiguous().numpy())  # another town must not resume from this one's weights
+    name = f"{checkpoint_name(run)}-{data:08x}"
     if run.masked:
         first = checkpoint_name(replace(run, row="fmn", margin=0, rank_weight=1, mask_epochs=0, mask_period=0,
                                         alpha=0.5, rerank=False, label=""))  # fmt: skip
-        stage(model.grn, identity_objective(run.smoothing), run.epochs, run.period, f"grn-{first}",
+        stage(model.grn, identity_objective(run.smoothing), run.epochs, run.period, f"grn-{first}-{data:08x}",
               (("backbone", run.backbone_lr),))
         model.freeze_global()
         stage(model, mask_objective(run.margin, run.rank_weight, run.smoothing), run.mask_epochs or run.epochs,
@@ -355,8 +357,8 @@ def run_grid(runs: list[PersonRun], *, root=None, folder=None, work=None, progre
         found, _ = run_person(run, root=root, work=work, progress=progress)
         for result in found:
             results.save(result, folder)
-        for ending in (".pt", ".jsonl") if work else ():
-            (Path(work) / f"{checkpoint_name(run)}{ending}").unlink(missing_ok=True)
+        for leftover in Path(work).glob(f"{checkpoint_name(run)}-*") if work else ():
+            leftover.unlink()
         done += found
     return done
 

@@ -187,7 +187,7 @@ class TestTraining:
     def test_a_checkpoint_and_the_number_of_classes(self, world, images, tmp_path):
         run = pe.PersonRun("vanilla", **TINY)
         model, _ = pe.train_person(run, world, work=tmp_path, progress=False)
-        path = tmp_path / f"{pe.checkpoint_name(run)}.pt"
+        (path,) = tmp_path.glob(f"{pe.checkpoint_name(run)}-*.pt")
         copy = pe.build(run, 8).eval()
         load_trained(copy, path)
         search = PersonFusion(None, (), backbone="squeezenet1_1", pixels=PIXELS).eval()
@@ -253,6 +253,12 @@ class TestRuns:
         curve = result["curve"]
         assert len(curve["validation"]) == 3 and curve["best_step"] == max(curve["validation"], key=lambda v: v[1])[0]
         assert len(np.unique(world.with_validation(0.25, seed=0).train.ids)) == 6
+
+    def test_another_world_of_the_same_name_does_not_resume(self, world, tmp_path):
+        run = pe.PersonRun("vanilla", **TINY)
+        pe.train_person(run, world, work=tmp_path, progress=False)
+        pe.train_person(run, replace(world, train=people(8, seed=1)), work=tmp_path, progress=False)
+        assert len(list(tmp_path.glob("*.pt"))) == 2
 
     def test_fewer_people(self, world):
         (result,), _ = pe.run_person(pe.PersonRun("fusion", **TINY, people=4), bench=world, progress=False)
