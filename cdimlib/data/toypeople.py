@@ -141,7 +141,7 @@ def draw(canvas: Canvas, people: list[Person], view: np.ndarray, phase: np.ndarr
     view: [N] radians, 0 facing us, pi/2 walking to the right, pi from behind. phase: [N] radians of the walking cycle;
     nan stands still.
     """
-    p, paint, s, c = Crowd(people), canvas.paint, np.sin(view), np.cos(view)
+    p, s, c, paint, flat = Crowd(people), np.sin(view), np.cos(view), canvas.paint, partial(canvas.paint, line=0)
     h, b, has = p.height, p.build, p.has
     stride, phase = np.where(np.isnan(phase), 0.06, 0.42), np.where(np.isnan(phase), 0.6, phase)
     size = 0.5 + 0.5 * h  # how broad: a child's head is as large as an adult's
@@ -184,7 +184,7 @@ def draw(canvas: Canvas, people: list[Person], view: np.ndarray, phase: np.ndarr
     bag_x, pole_x = (hip + 0.045) * c, (0.056 - shoulder) * c + 0.115 * s
 
     def pole(there):
-        paint(limb((pole_x, neck - 0.09, 0.006), (pole_x * 0.8, h + 0.12, 0.006)), ink, umbrella & there, line=0)
+        flat(limb((pole_x, neck - 0.09, 0.006), (pole_x * 0.8, h + 0.12, 0.006)), ink, umbrella & there)
 
     def hip_bag(there):
         w, there = wide(0.034, 0.064), there & has("shoulder bag")
@@ -209,8 +209,7 @@ def draw(canvas: Canvas, people: list[Person], view: np.ndarray, phase: np.ndarr
         paint(shape, colour, there & plain, shade=0.05)
         paint(shape, partial(colour, patterned=True), there & ~plain, shade=0.05)
         held, w = there & has("handbag") & (side > 0), wide(0.042, 0.075)
-        paint(limb((x - w * 0.5, y - 0.07, 0.008), (x, y, 0.008), (x + w * 0.5, y - 0.07, 0.008)), p.bag * 0.7, held,
-              line=0)
+        flat(limb((x - w * 0.5, y - 0.07, 0.008), (x, y, 0.008), (x + w * 0.5, y - 0.07, 0.008)), p.bag * 0.7, held)
         paint(slab(x, y - 0.15, y - 0.055, w * 1.1, w * 0.85, 0.015), p.bag, held, shade=0.12)
 
     def leg(side):
@@ -256,12 +255,11 @@ def draw(canvas: Canvas, people: list[Person], view: np.ndarray, phase: np.ndarr
     paint(body, p.top, plain, shade=0.12)
     paint(body, around, ~plain, shade=0.12)
     chest, narrow = depth * 0.92 * s, np.abs(c)
-    paint(slab(chest, low + 0.008, neck + 0.005, 0.038 * narrow, 0.048 * narrow), p.inner, has("jacket") & (c > 0.15),
-          line=0)
-    paint(limb((chest, low + 0.01, 0.005), (chest, neck - 0.02, 0.005)), p.top * 0.6, has("coat") & (c > 0.1), line=0)
+    flat(slab(chest, low + 0.008, neck + 0.005, 0.038 * narrow, 0.048 * narrow), p.inner, has("jacket") & (c > 0.15))
+    flat(limb((chest, low + 0.01, 0.005), (chest, neck - 0.02, 0.005)), p.top * 0.6, has("coat") & (c > 0.1))
     t = (0.51 * h - low) / (neck + 0.012 - low)
     belt = w0 + (w1 - w0) * t + bulge * 4 * t * (1 - t)
-    paint(slab(0, 0.498 * h, 0.522 * h, belt, belt, 0.001), p.top * 0.7, long_top, line=0)
+    flat(slab(0, 0.498 * h, 0.522 * h, belt, belt, 0.001), p.top * 0.7, long_top)
 
     # A print on the chest; straps; the other arm.
     y, r, turn = neck - 0.13 * h, 0.046 * size, np.maximum(c, 0.2)
@@ -271,13 +269,13 @@ def draw(canvas: Canvas, people: list[Person], view: np.ndarray, phase: np.ndarr
     marks += [("heart", limb((chest + k * wr, y + 0.35 * r, wr / 2), (chest, y - 0.8 * r, 0.008))) for k in (-0.4, 0.4)]
     marks += [("star", limb((chest, y, 0.42 * wr), (chest + 1.15 * wr * a, y + 1.15 * r * b, 0.004))) for a, b in tips]
     for name, mark in marks:
-        paint(mark, p.logo, has(name) & (c > 0.2), line=0)
+        flat(mark, p.logo, has(name) & (c > 0.2))
     for side in (-1, 1):
         x = side * 0.068 * c + depth * 0.6 * s
-        paint(limb((x, neck - 0.005, 0.011), (x * 1.08, 0.62 * h, 0.011)), p.bag * 0.8,
-              has("backpack") & front & ((c > 0.5) | (side * s < 0)), line=0)
-    paint(limb((-0.085 * c, neck, 0.009), (bag_x, 0.49 * h, 0.009)), p.bag * 0.7, has("shoulder bag"), line=0)
-    paint(limb((0, neck - 0.015, 0.03), (0, neck + 0.03, 0.03)), p.face * 0.9, front, line=0)
+        flat(limb((x, neck - 0.005, 0.011), (x * 1.08, 0.62 * h, 0.011)), p.bag * 0.8,
+             has("backpack") & front & ((c > 0.5) | (side * s < 0)))
+    flat(limb((-0.085 * c, neck, 0.009), (bag_x, 0.49 * h, 0.009)), p.bag * 0.7, has("shoulder bag"))
+    flat(limb((0, neck - 0.015, 0.03), (0, neck + 0.03, 0.03)), p.face * 0.9, front)
     arm(far, np.abs(s) <= 0.35)
     arm(-far, True)
     hip_bag(far < 0)
@@ -289,18 +287,17 @@ def draw(canvas: Canvas, people: list[Person], view: np.ndarray, phase: np.ndarr
           np.where(bald[:, None], p.face, p.hair), shade=0.12)
     facing = np.clip((c + 0.55) / 1.55, 0, 1)  # how much of the face is seen
     seen, w, fx = facing > 0.12, np.maximum(0.06 * np.sqrt(facing), 0.004), x + 0.034 * s
-    paint(ellipse(fx, y - 0.012, w, 0.062), p.face, seen & ~bald, line=0)
-    paint(ellipse(fx, y - 0.048, w * 0.86, 0.034), np.where(bald[:, None], rgb("#5b3a24"), p.hair), seen & has("beard"),
-          line=0)
+    flat(ellipse(fx, y - 0.012, w, 0.062), p.face, seen & ~bald)
+    flat(ellipse(fx, y - 0.048, w * 0.86, 0.034), p.hair, seen & has("beard"))
     for angle in (-0.42, 0.42):
         ahead, ex = np.cos(angle + view), x + 0.064 * np.sin(angle + view)
         turn, seen = np.clip(ahead + 0.25, 0.5, 1), ahead > 0.12
-        paint(ellipse(ex, y - 0.004, 0.0085 * turn, 0.0115), ink, seen, line=0)
+        flat(ellipse(ex, y - 0.004, 0.0085 * turn, 0.0115), ink, seen)
         paint(ellipse(ex, y - 0.004, 0.021 * turn, 0.02), ink, seen & has("glasses"), line=0, alpha=0.55)
         paint(ellipse(ex, y - 0.032, 0.012, 0.008), rgb("#e8786a"), seen & ~has("beard"), line=0, alpha=0.35)
     mx, my = x + 0.06 * s, y - 0.04
-    paint(limb((mx - 0.016 * c, my, 0.004), (mx, my - 0.007, 0.0045), (mx + 0.016 * c, my, 0.004)), rgb("#7a2f2a"),
-          (c > 0.25) & ~has("beard"), line=0)
+    flat(limb((mx - 0.016 * c, my, 0.004), (mx, my - 0.007, 0.0045), (mx + 0.016 * c, my, 0.004)), rgb("#7a2f2a"),
+         (c > 0.25) & ~has("beard"))
     hair(back)
 
     # Hats, and what is in front of everything.
@@ -316,4 +313,4 @@ def draw(canvas: Canvas, people: list[Person], view: np.ndarray, phase: np.ndarr
     x, y = 0.6 * pole_x, h + 0.055
     paint(ellipse(x, y, 0.27, 0.13, y), p.umbrella, umbrella, shade=0.15)
     for k in (-0.09, 0.09):
-        paint(limb((x, y + 0.12, 0.004), (x + k, y, 0.004)), p.umbrella * 0.75, umbrella, line=0)
+        flat(limb((x, y + 0.12, 0.004), (x + k, y, 0.004)), p.umbrella * 0.75, umbrella)
