@@ -41,7 +41,7 @@ FEATURES = {
     "colour-texture": {"constancy": (True, False), "texture": (1.0,)},
 }
 #: settings of the learned metric to choose from
-METRIC = {"dims": (40, 80, 120, 160)}
+METRIC = {"dims": (40, 80, 120, 160, 240)}
 #: settings of the SVM to choose from: share of triplets that are human (others get a random other photo), C, prior
 SVM = {"hard_ratio": (1.0, 0.75, 0.5), "c": (0.03, 0.1, 0.3), "prior": (0.0, 3.0)}
 TRIPLETS = 4000
