@@ -62,11 +62,11 @@ class VectorIndex:
     """The k best of a gallery of vectors [G, D] for each query, exactly, without the whole similarity matrix.
 
     metric and scores are :class:`VectorMatcher`'s ("euclidean": minus the distance; "cosine"), or the "inner" product.
-    faiss: True, False, or None: if it is installed, for one query in at least ``PAYS`` vectors. Measured on one core of
-    a server's CPU (128 and 512 numbers; ``make bench``), a single query takes about the same time with and without it
-    in 10,000 vectors and half the time in 100,000; with 4 queries at once there is no difference, and from 16 on torch
-    is two to five times faster. Both read the same array. What they find is scored again in double precision, so they
-    agree; of equally good images the one given first comes first.
+    faiss: True, False, or None: if it is installed, for one query in at least ``PAYS`` vectors, where it pays. Measured
+    on one core of a server's CPU with 128 and 512 numbers (``make bench``), a single query is 1.3 to 1.7 times as fast
+    with it in 10,000 vectors and 2 to 3 times in 100,000; for 4 at once there is no clear difference, and from 16 on
+    torch is 1.3 to 4 times as fast. Both read the same array. What they find is scored again in double precision, so
+    they agree; of equally good images the one given first comes first.
     """
 
     PAYS, SPARE, BLOCK = 10_000, 8, 2**23
