@@ -32,8 +32,8 @@ def temporal_lift(
     re-ranking: temporal_lift(1 - k_reciprocal(1 - s, ...), ..., alpha=0.1, kernel="official", ties="enlarge"). The
     other order is k_reciprocal(1 - temporal_lift(s, ...), ...); distances within a side are not lifted then.
 
-    NumPy or torch in and out; computed on the CPU, one gallery camera at a time.
-    QAConv, Eq. (3) and (4), Sec. 3.5 (where B is a person near A in (3), but a pivot in (4)).
+    NumPy or torch in and out; computed on the CPU, one gallery camera at a time. (B is a person near A in Eq. (3) and a
+    pivot in Eq. (4): a slip of the paper's.) QAConv, Eq. (3) and (4), Sec. 3.5.
     """
     labels = [query_cams, gallery_cams, query_times, gallery_times]
     if any(v is None for v in labels):
