@@ -1,8 +1,8 @@
 """The brush that draws the toy town, and its cameras: backdrops, things that stand in the way, light and lens.
 
 Everything is painted back to front with signed distance functions, for a whole batch of images at a time. Positions and
-sizes are worked out in NumPy; pixels see nothing but exactly rounded operations (the four of arithmetic, square root, minimum), so
-an image is the same in every batch, and on every device but for rounding.
+sizes are worked out in NumPy; pixels see nothing but exactly rounded operations (the four of arithmetic, square root,
+minimum), so an image is the same in every batch, and on every device but for rounding.
 """
 
 from __future__ import annotations
