@@ -187,7 +187,7 @@ class TestWear:
         ink = (out < 255).sum(dim=(2, 3))[:, 0]
         rows = (out < 255).any(dim=3).sum(dim=2)[:, 0]  # 3 with the thicker pen, 1 without
         assert set(rows.tolist()) <= {0, 1, 2, 3} and 60 < (rows > 1).sum() < 140
-        assert (ink[(rows == 1)] >= 40 - 15).all() and 5 < ((ink < 40) & (rows == 1)).sum()
+        assert (ink[(rows == 1)] >= 40 - 15).all() and ((ink < 40) & (rows == 1)).sum() > 5
 
     def test_everything_at_one(self, drawings):
         out = wear(drawings, 1.0, torch.Generator().manual_seed(0))
