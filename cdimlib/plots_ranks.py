@@ -31,11 +31,13 @@ def _portrait(axes, image, place, height: float, frame: str, name: str) -> None:
 def neighbour_graph(
     images: Sequence, places, one_way: Sequence[tuple[int, int]] = (), mutual: Sequence[tuple[int, int]] = (), *,
     names: Sequence[str] | None = None, frames: Sequence[str | None] | None = None, size=(7.2, 2.6), height=0.75,
+    bend=0.35,
 ) -> Figure:
     """Images at ``places`` [N, 2]; a thin arrow from each to a neighbour that does not return it, a thick line where
     both are among each other's nearest.
 
-    one_way, mutual: pairs of image numbers; frames: a colour per image or None; height: of an image, in inches.
+    one_way, mutual: pairs of image numbers; frames: a colour per image or None; height: of an image, in inches; bend:
+    of the lines, 0 is straight.
     """
     places = np.asarray(places, float)
     if places.shape != (len(images), 2):
@@ -50,8 +52,8 @@ def neighbour_graph(
         (mutual, {"arrowstyle": "-", "color": QUERY, "linewidth": 2.6, "zorder": 3}),
     ):
         for a, b in pairs:
-            bend = 0.35 * (1 if style["arrowstyle"] == "-" else -1) * (1 if places[a, 0] <= places[b, 0] else -1)
-            axes.add_patch(FancyArrowPatch(places[a], places[b], connectionstyle=f"arc3,rad={bend}",
+            side = bend * (1 if style["arrowstyle"] == "-" else -1) * (1 if places[a, 0] <= places[b, 0] else -1)
+            axes.add_patch(FancyArrowPatch(places[a], places[b], connectionstyle=f"arc3,rad={side}",
                                            shrinkA=20 * height, shrinkB=20 * height, **style))  # fmt: skip
     for number, (image, place) in enumerate(zip(images, places, strict=True)):
         frame = (frames[number] if frames is not None else None) or "0.75"
