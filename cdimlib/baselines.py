@@ -225,9 +225,7 @@ def run_people(row: str, seed: int, source: Encoder, *targets: Encoder, budget: 
 
     row: one of ``PEOPLE``. seed: of the validation cut and of PCA. source, targets: benchmarks with cameras, wrapped to
     share features between calls. In validation every held-out image asks for those of other cameras.
-
-    Returns a result for :func:`cdimlib.results.save` with budget and fields as given. Its ``data`` names the source,
-    its ``metrics`` the benchmarks tested on: that of another name is the score across towns.
+    Returns a result for :func:`cdimlib.results.save`; ``data`` names the source, ``metrics`` all that was tested on.
     """
     if row not in PEOPLE:
         raise ValueError(f"unknown row {row!r}: choose from {', '.join(PEOPLE)}")
@@ -238,14 +236,13 @@ def run_people(row: str, seed: int, source: Encoder, *targets: Encoder, budget: 
     def learn(setting: dict, metric: dict | None, keep: np.ndarray):
         """The matcher to judge with, and (encoder, split, images) -> (features, ids, cams)."""
         matcher, key = source.matcher(base, setting, keep, seed)
-        learned = PairMetric(matcher, **metric, seed=seed) if metric else matcher
+        learned = matcher if metric is None else PairMetric(matcher, **metric, seed=seed).fit(
+            source.features(matcher, key, "train")[keep], train.ids[keep], train.cams[keep])  # fmt: skip
 
         def look(encoder: Encoder, split: str, keep=slice(None)) -> tuple[Tensor, np.ndarray, np.ndarray]:
             features, labels = encoder.features(matcher, key, split)[keep], getattr(encoder.benchmark, split)
             return learned.project(features) if metric else features, labels.ids[keep], labels.cams[keep]
 
-        if metric:
-            learned.fit(source.features(matcher, key, "train")[keep], train.ids[keep], train.cams[keep])
         return learned, look
 
     def validate(setting: dict, metric: dict | None) -> dict:
