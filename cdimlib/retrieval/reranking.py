@@ -17,7 +17,7 @@ def k_reciprocal(
     Near an image are those of its k1 + 1 nearest, itself included, that have it among theirs; and with each of these
     its own reciprocal ones of round(k1 / 2) + 1, if more than two thirds of them are already there. An image is
     described by their weights exp(-distance), of sum one, where its distances are divided by the largest, averaged
-    over its k2 nearest images. The result is (1 - lambda_) * Jaccard distance of two descriptions + lambda_ * divided
+    over its k2 nearest images. The result is (1 - lambda) * Jaccard distance of two descriptions + lambda * divided
     distance. Numbers of neighbours above that of all images mean all.
 
     squared: square the distances first, as the authors' code does with Euclidean ones; QAConv's takes them as given.
