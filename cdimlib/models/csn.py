@@ -225,8 +225,8 @@ def pair_objective(model: ConvSimilarityNet, batch, *, margin: float = 1.0, rota
     """Loss of a batch (images [M, 3, H, W], first [P], second [P], match [P]) -> scalar; each image is encoded once.
 
     ``first`` and ``second`` are indices into the images, ``match`` says which pairs show one person. Cross-entropy,
-    plus the contrastive loss on the ranking net's vectors, plus ``rotation`` times the mean of abs(r_w) + abs(r_h) over all
-    parts (the weight is not in the paper; its Eq. (3) lacks the logarithm and the sign that "softmax loss" means).
+    plus the contrastive loss on the ranking net's vectors, plus ``rotation`` times the mean of abs(r_w) + abs(r_h) over
+    all parts (the weight is not in the paper; its Eq. (3) lacks the logarithm and the sign that "softmax loss" means).
     Multilevel-similarity, Eq. (3) and (6).
     """
     images, first, second, match = batch

@@ -40,8 +40,8 @@ def bounded_transform(raw: Tensor) -> Tensor:
 
     Rows of the result: (s_w, r_w, t_w) and (r_h, s_h, t_h), as in Eq. (1), in normalised coordinates (-1 and 1 are the
     edges of the map). From raw numbers (s, r, t) of an axis: scale = (s + 1) / 2, rotation = (1 - scale) * r, and
-    translation = (1 - scale - abs(rotation)) * t, so that no corner of the window can leave the map. The paper says that
-    it constrains the scale to be positive and the window to stay inside, not how.
+    translation = (1 - scale - abs(rotation)) * t, so that no corner of the window can leave the map. The paper says
+    that it constrains the scale to be positive and the window to stay inside, not how.
     Multilevel-similarity, Eq. (1), Sec. 4.2.
     """
     s, r, t = raw.unflatten(-1, (2, 3)).unbind(-1)  # [..., 6] -> [..., 2 axes, 3] -> three of [..., 2]
