@@ -8,7 +8,6 @@ categories pooled. Both choose their checkpoint on identities held out of the tr
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -287,13 +286,8 @@ def run_grid(runs: list[SketchRun], *, root=None, folder: str | Path | None = No
         stub = {"paper": PAPER, "track": run.track, "row": run.row, "data": {"name": name}, "budget": run.budget,
                 "seed": run.seed}
         path = results.path_of(stub, folder)
-        if path.exists():
-            stored = json.loads(path.read_text())["config"]
-            other = {k: v for k, v in asdict(run).items() if stored.get(k) != v and k != "init"}
-            if other:
-                raise ValueError(
-                    f"{path} was run with other settings than {other}: give another folder, or move it away"
-                )
+        settings = {k: v for k, v in asdict(run).items() if k != "init"}
+        if results.is_done(path, settings, "give another folder, or move it away"):
             continue
         checkpoint = Path(work) / f"{path.stem}.pt" if work else None
         result, _ = run_sketch(run, root=root, checkpoint=checkpoint, progress=progress)

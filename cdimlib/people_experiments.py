@@ -349,10 +349,7 @@ def run_grid(runs: list[PersonRun], *, root=None, folder=None, work=None, progre
         stub = {"paper": MASK if run.masked else FUSION, "track": run.track, "row": run.row, "seed": run.seed,
                 "data": {"name": run.benchmark}, "budget": run.budget()}
         path = results.path_of(stub, folder)
-        if path.exists():
-            stored, settings = json.loads(path.read_text())["config"], json.loads(json.dumps(asdict(run)))
-            if other := {name: value for name, value in settings.items() if stored.get(name) != value}:
-                raise ValueError(f"{path} was run with other settings than {other}: give the run a label of its own")
+        if results.is_done(path, asdict(run), "give the run a label of its own"):
             continue
         found, _ = run_person(run, root=root, work=work, progress=progress)
         for result in found:

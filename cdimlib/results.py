@@ -63,6 +63,16 @@ def check(result: dict, source: str = "result") -> dict:
     return result
 
 
+def is_done(path: Path, settings: dict, mend: str) -> bool:
+    """Whether a run has its result at ``path``; ValueError (that ends with ``mend``) if with other settings."""
+    if not path.exists():
+        return False
+    stored, settings = json.loads(path.read_text())["config"], json.loads(json.dumps(settings))
+    if other := {name: value for name, value in settings.items() if stored.get(name) != value}:
+        raise ValueError(f"{path} was run with other settings than {other}: {mend}")
+    return True
+
+
 def save(result: dict, folder: str | Path | None = None) -> Path:
     """Write one result atomically; returns its path."""
     check(result)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .metrics import rank_metrics
+from .metrics import _host, rank_metrics
 
 STYLES = ("cross-camera", "x-corr")
 
@@ -51,7 +51,7 @@ def single_shot(
     """
     if style not in STYLES or repeats < 1:
         raise ValueError(f"style must be one of {', '.join(STYLES)} and repeats at least 1, not {style!r}, {repeats}")
-    scores, query_ids, gallery_ids = (_numpy(a) for a in (similarity, query_ids, gallery_ids))
+    scores, query_ids, gallery_ids = (_host(a) for a in (similarity, query_ids, gallery_ids))
     if scores.shape != (len(query_ids), len(gallery_ids)) or scores.size == 0:
         raise ValueError(f"similarity is {scores.shape}, but ids are given for {len(query_ids)} x {len(gallery_ids)}")
     if style == "x-corr":
@@ -62,7 +62,7 @@ def single_shot(
         raise ValueError("no cameras given: the cross-camera rule needs query_cams and gallery_cams (zeros and ones "
                          "where the two sides are never of one camera)")
     else:
-        query_cams, gallery_cams = _numpy(query_cams), _numpy(gallery_cams)
+        query_cams, gallery_cams = _host(query_cams), _host(gallery_cams)
         possible = rank_metrics(scores, query_ids, gallery_ids, query_cams, gallery_cams).first_rank > 0  # or it raises
     rng, people, results = np.random.default_rng(seed), np.unique(gallery_ids), []
     for _ in range(repeats):
@@ -93,13 +93,7 @@ def multi_query(features, ids, cams) -> tuple[Tensor, np.ndarray, np.ndarray]:
     if features.ndim != 2 or cams is None or not len(features) == len(ids) == len(cams):
         raise ValueError("multi_query needs features [N, d] with an id and a camera each; got "
                          f"{tuple(features.shape)}, {len(ids)} ids, {'no' if cams is None else len(cams)} cameras")
-    pairs, group = np.unique(np.stack([_numpy(ids), _numpy(cams)], axis=1), axis=0, return_inverse=True)
+    pairs, group = np.unique(np.stack([_host(ids), _host(cams)], axis=1), axis=0, return_inverse=True)
     where = torch.as_tensor(group.reshape(-1), device=features.device)
     total = features.new_zeros(len(pairs), features.shape[1]).index_add_(0, where, features)
     return F.normalize(total), pairs[:, 0], pairs[:, 1]  # normalising the sum or the mean is the same
-
-
-def _numpy(values) -> np.ndarray:
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().float() if values.is_floating_point() else values.cpu()
-    return np.asarray(values)
