@@ -309,7 +309,7 @@ class Pretraining:
 
     benchmark: str = "qmul"
     seed: int = 0
-    size: int = 105
+    size: int = 141
     steps: int = 200
     batch: int = 128
     lr: float = 1e-3
