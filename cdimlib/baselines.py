@@ -27,8 +27,8 @@ from .data.transforms import fit_ink
 from .models.classical import DeepFeatures, DenseHOG, HOGBoW, RankSVM
 from .models.colour import ColourTexture, PairMetric
 from .models.matcher import Matcher, VectorMatcher
-from .people_experiments import judge as judge_people
 from .retrieval import RankMetrics, encode, rank_metrics, similarity
+from .retrieval.protocols import judge as judge_people
 
 ROWS = ("hog-bow", "hog-bow-ranksvm", "dense-hog", "dense-hog-ranksvm", "isn-deep", "isn-deep-ranksvm")
 PEOPLE = ("colour", "colour-texture", "colour-texture-metric")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import sys
 import time
 import zlib
 from dataclasses import asdict, dataclass, replace
@@ -28,8 +27,8 @@ from .models.fmn import FeatureMaskNet, descriptor
 from .models.matcher import VectorMatcher
 from .models.midlevel import PersonFusion
 from .models.residual import Backbone
-from .retrieval import encode, rank_metrics, similarity
-from .retrieval.protocols import multi_query
+from .retrieval import encode, similarity
+from .retrieval.protocols import judge, multi_query
 from .retrieval.reranking import k_reciprocal
 from .training import History, TrainConfig, fit, pick_device, seed_everything
 
@@ -245,18 +244,6 @@ def checkpoint_name(run: PersonRun) -> str:
     return f"{run.row.replace(',', '_')}-s{run.seed}-{digest}"
 
 
-def judge(matcher, queries, gallery) -> dict:
-    """acc@1, 5, 10 and 20, mean AP by both definitions (percent) and every query's first rank (0: skipped).
-
-    matcher: a matcher, or the similarity [Q, G] itself; queries, gallery: (features, ids, cams).
-    """
-    scores = similarity(matcher, queries[0], gallery[0]) if isinstance(matcher, nn.Module) else matcher
-    labels = queries[1], gallery[1], queries[2], gallery[2]
-    metrics, other = (rank_metrics(scores, *labels, average_precision=name) for name in ("rectangle", "trapezoid"))
-    return {**{f"acc@{k}": metrics.accuracy(k) for k in (1, 5, 10, 20)}, "mAP": 100 * metrics.mean_ap,
-            "mAP (trapezoid)": 100 * other.mean_ap, "first_rank": metrics.first_rank.tolist()}
-
-
 def several(queries, gallery) -> tuple:
     """Those that may ask together, (features, ids, cams): every test image of a query's person and camera.
 
@@ -332,7 +319,7 @@ def run_person(
                   "validation": last.validation, "best_step": last.best_step},
         "data_seconds": round(data, 1), "model_seconds": round(net, 1),
         "train_images_per_second": round(run.batch * sum(len(h.losses) for h in histories) / (data + net), 1),
-        "peak_memory_mib": round(peak_memory(device) or 0) or None,
+        "peak_memory_mib": round(results.peak_memory(device) or 0) or None,
         "wall_seconds": round(time.perf_counter() - started, 1), **results.machine(device),
     }
     return [{**common, "row": row, "budget": run.budget(1 if row.startswith("grn") else 2), "metrics": metrics}
@@ -358,14 +345,3 @@ def run_grid(runs: list[PersonRun], *, root=None, folder=None, work=None, progre
             leftover.unlink()
         done += found
     return done
-
-
-def peak_memory(device: torch.device) -> float | None:
-    """Largest memory use so far in MiB: of the GPU, or of this process (None on Windows, which does not tell)."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** (20 if sys.platform == "darwin" else 10)

@@ -10,6 +10,7 @@ import json
 import platform
 import re
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -43,6 +44,17 @@ def machine(device: torch.device | str = "cpu") -> dict:
     versions = {"cdimlib": __version__, "torch": torch.__version__, "numpy": np.__version__,
                 "python": platform.python_version()}
     return {"device": name, "versions": versions, "commit": commit, "date": datetime.now(UTC).date().isoformat()}
+
+
+def peak_memory(device: torch.device) -> float | None:
+    """Largest memory use so far in MiB: of the GPU, or of this process (None on Windows, which does not tell)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** (20 if sys.platform == "darwin" else 10)
 
 
 def path_of(result: dict, folder: str | Path | None = None) -> Path:

@@ -58,7 +58,8 @@ def rehosted_notebook(text: str, old: str, new: str) -> str:
     notebook = json.loads(replace_address(text, old, new))
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
-            cell["source"] = first_cell(new).splitlines(keepends=True)
+            text = first_cell(new)  # a source is a string or a list of lines: both are notebooks
+            cell["source"] = text if isinstance(cell["source"], str) else text.splitlines(keepends=True)
             break
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 

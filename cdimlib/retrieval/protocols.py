@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .metrics import _host, rank_metrics
+from .search import similarity as score_all
 
 STYLES = ("cross-camera", "x-corr")
 
@@ -97,3 +98,15 @@ def multi_query(features, ids, cams) -> tuple[Tensor, np.ndarray, np.ndarray]:
     where = torch.as_tensor(group.reshape(-1), device=features.device)
     total = features.new_zeros(len(pairs), features.shape[1]).index_add_(0, where, features)
     return F.normalize(total), pairs[:, 0], pairs[:, 1]  # normalising the sum or the mean is the same
+
+
+def judge(matcher, queries, gallery) -> dict:
+    """acc@1, 5, 10 and 20, mean AP by both definitions (percent) and every query's first rank (0: skipped).
+
+    matcher: a matcher, or the similarity [Q, G] itself; queries, gallery: (features, ids, cams).
+    """
+    scores = score_all(matcher, queries[0], gallery[0]) if isinstance(matcher, nn.Module) else matcher
+    labels = queries[1], gallery[1], queries[2], gallery[2]
+    metrics, other = (rank_metrics(scores, *labels, average_precision=name) for name in ("rectangle", "trapezoid"))
+    return {**{f"acc@{k}": metrics.accuracy(k) for k in (1, 5, 10, 20)}, "mAP": 100 * metrics.mean_ap,
+            "mAP (trapezoid)": 100 * other.mean_ap, "first_rank": metrics.first_rank.tolist()}

@@ -23,7 +23,7 @@ from cdimlib.data.augment import IMAGENET_MEAN, IMAGENET_STD, PersonInput
 from cdimlib.data.samplers import PlainSampler, generator_for
 from cdimlib.identities import identity_objective, resident_batches
 from cdimlib.models.midlevel import PersonFusion
-from cdimlib.people_experiments import peak_memory
+from cdimlib.results import peak_memory
 from cdimlib.training import TrainConfig, autocast, fit, pick_device
 
 COUNT = int(os.environ.get("CDIM_BENCH_IMAGES", 512))
