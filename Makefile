@@ -10,7 +10,7 @@ CELL_TIMEOUT ?= 300
 PORT ?= 8000
 P ?=
 
-.PHONY: help install book test test-library test-notebooks test-book smoke-book serve lint bench full rehost clean
+.PHONY: help install book test test-library test-notebooks test-book smoke-book serve lint bench full index rehost clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ bench: $(STAMP) ## the benchmarks of the library
 full: $(if $(NB),$(STAMP)) ## a full run: NB=book/experiments/x.ipynb P="-p name value"; the output goes to runs/
 	@test -n "$(NB)" || { echo 'Which notebook? make full NB=book/experiments/x.ipynb P="-p name value"' >&2; exit 2; }
 	@$(PY) tools/run_notebook.py "$(NB)" $(P)
+
+index: $(STAMP) ## data/results/INDEX.json and the README's table, after results were added
+	@$(PY) tools/refresh.py
 
 rehost: ## another repository address everywhere: URL=https://github.com/owner/name
 	@test -n "$(URL)" || { echo "Which address? make rehost URL=https://github.com/owner/name" >&2; exit 2; }

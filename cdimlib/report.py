@@ -39,6 +39,8 @@ STAND_INS = {
     "cuhk01": _TOWNS, "viper": _TOWNS,
 }  # fmt: skip
 SEEDS = 3
+STATUSES = ("reproduced", "on a stand-in", "partly", "computed", "not run")
+VERDICTS = ("holds", "open", "reversed", "not run")
 
 
 def tables() -> dict[tuple[str, int], dict[str, str]]:
@@ -140,8 +142,8 @@ def verdict(low: float, high: float, seeds: int) -> str:
 def claims(folder: str | Path | None = None) -> pd.DataFrame:
     """The papers' verbal claims (data/papers/claims.csv): the difference printed and ours, in acc.@1 points.
 
-    One line per claim and data set that its table asks for; columns paper, table, claim, better, base, asked, data (what
-    ours was measured on), printed, ours, low, high (95 %, paired by query, nested in seeds:
+    One line per claim and data set that its table asks for; columns paper, table, claim, better, base, asked, data
+    (what ours was measured on), printed, ours, low, high (95 %, paired by query, nested in seeds:
     :func:`cdimlib.results.gain`), seeds, budget, verdict.
     """
     lines, known = [], tables()
@@ -178,13 +180,18 @@ def cost(folder: str | Path | None = None) -> pd.DataFrame:
     return frame.groupby(["paper", "device"], as_index=False).agg(runs=("hours", "size"), hours=("hours", "sum"))
 
 
+def summary(folder: str | Path | None = None) -> pd.DataFrame:
+    """A line for each paper: its tables by status, its claims by verdict; the README shows it."""
+    card, said = pd.DataFrame(index(folder)), claims(folder)
+    said["verdict"] = said["verdict"].str.split(" (", regex=False).str[0]
+    counts = [frame.groupby(["paper", column]).size().unstack(fill_value=0).reindex(columns=names, fill_value=0)
+              for frame, column, names in ((card, "status", STATUSES), (said, "verdict", VERDICTS))]  # fmt: skip
+    return pd.concat(counts, axis=1, keys=["tables", "claims"]).reindex(MODULES)
+
+
 def write_index(path: str | Path | None = None) -> Path:
-    """Write :func:`index` to data/results/INDEX.json: ``python -m cdimlib.report`` after runs were added."""
+    """Write :func:`index` to data/results/INDEX.json (``make index`` after runs were added)."""
     path = Path(path or results.ROOT / "results" / "INDEX.json")
     text = "[\n" + ",\n".join(f" {json.dumps(line)}" for line in index()) + "\n]\n"
     save_atomically(path, lambda part: part.write_text(text))
     return path
-
-
-if __name__ == "__main__":
-    print(f"wrote {write_index()}")
