@@ -1,4 +1,4 @@
-"""Bring up to date what is computed from the results: data/results/INDEX.json, the table in the README (`make index`)."""
+"""Bring up to date what follows from the results: data/results/INDEX.json, the table in the README (`make index`)."""
 
 from __future__ import annotations
 
