@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from cdimlib.identities import identity_objective, mask_objective
 from cdimlib.losses import ranking_hinge
-from cdimlib.models.fmn import FeatureMaskNet, column_major, descriptor, feature_mask
+from cdimlib.models.fmn import FeatureMaskNet, GlobalPair, column_major, descriptor, feature_mask
 from cdimlib.models.residual import Backbone
 from cdimlib.training import TrainConfig, fit
 
@@ -132,6 +132,13 @@ class TestDescriptor:
         model.alpha = 1.0  # the global network alone: distances are those of the plain network
         torch.testing.assert_close(model.score(model(images), model(images)),
                                    model.grn.score(model.grn(images), model.grn(images)))  # fmt: skip
+
+    def test_two_global_networks(self, images):
+        """The control without mask and ranking: each half is a network that can be used on its own."""
+        nets = [FeatureMaskNet(None, backbone="squeezenet1_1", pixels=PIXELS).grn.eval() for _ in range(2)]
+        found = GlobalPair(*nets, alpha=0.3)(images)
+        for half, net, share in zip(found.chunk(2, dim=1), nets, (0.3, 0.7)):
+            torch.testing.assert_close(half, share * net(images))  # a Vanilla's own descriptor has length one
 
 
 class TestHinge:

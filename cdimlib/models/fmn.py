@@ -127,3 +127,18 @@ class FeatureMaskNet(VectorMatcher):
     def encode(self, images: Tensor) -> Tensor:
         """Descriptor [N, 2 D] of images [N, 3, H, W]."""
         return descriptor(*self.features(images), self.alpha)
+
+
+class GlobalPair(VectorMatcher):
+    """Control, not from the paper: two global networks trained apart, joined by :func:`descriptor`.
+
+    It has the cost of a mask network and nothing else of it. grn, lan: the two, Vanilla networks; alpha: of the first.
+    """
+
+    def __init__(self, grn: PersonFusion, lan: PersonFusion, alpha: float = 0.5):
+        super().__init__()
+        self.grn, self.lan, self.alpha = grn, lan, alpha
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Descriptor [N, 2 D] of images [N, 3, H, W]."""
+        return descriptor(self.grn.feature(images), self.lan.feature(images), self.alpha)
