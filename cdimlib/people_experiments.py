@@ -17,13 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from . import results
 from .data import Benchmark, load
 from .data.augment import PersonInput
 from .identities import identity_objective, mask_objective, resident_batches
-from .models.fmn import FeatureMaskNet, descriptor
+from .models.fmn import FeatureMaskNet, GlobalPair, descriptor
 from .models.matcher import VectorMatcher
 from .models.midlevel import PersonFusion
 from .models.residual import Backbone
@@ -34,7 +35,8 @@ from .training import History, TrainConfig, fit, pick_device, seed_everything
 
 FUSION, MASK = "midlevel-fusion", "feature-mask-network"
 #: what can be trained: for mid-level fusion the maps to fuse, where "res4:" is every unit of stage 4 and "res5:-1" all
-#: of stage 5 but the last (in ResNet-50: a to f, a and b); for the mask network its layer
+#: of stage 5 but the last (in ResNet-50: a to f, a and b); for the mask network its layer, and two controls of ours:
+#: "nomask" is "fmn" with a mask that is 1 everywhere, "two-grn" two global networks of neighbouring seeds
 ROWS = {
     "vanilla": (),
     "fusion": ("res5:-1",),
@@ -44,6 +46,8 @@ ROWS = {
     "res2,3,4,5ab": ("res2", "res3", "res4", "res5:-1"),
     "fmn": "pool1",
     **{f"fmn-{layer}": layer for layer in ("res1", "res2", "res3", "res4")},
+    "nomask": "pool1",
+    "two-grn": "",
 }
 _OVERALL = {"Vanilla": "vanilla", "Ours": "fusion"}
 _SEARCH = {"Basel.": "grn", "FMN": "fmn", "FMN+re-rank": "fmn+rerank"}
@@ -77,6 +81,8 @@ class PersonRun:
     validation: share of training identities held out to choose a checkpoint, ``evaluations`` times; with 0 all are
     trained on and the last weights are taken, which looks at no test image either.
     label: a word for the file name, to tell runs apart that differ in other settings.
+    also: further benchmarks whose test sets the same weights are judged on, after training; a town's name may be
+    followed by knobs ("toytown-plaza lookalikes=1"). A result's metrics are keyed by these words.
     """
 
     row: str
@@ -118,15 +124,19 @@ class PersonRun:
     precision: str = "auto"
     compile: bool = False
     label: str = ""
+    also: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.row not in ROWS:
             raise ValueError(f"unknown row {self.row!r}: choose from {', '.join(ROWS)}")
-        if self.masked and self.margin is None:
+        if self.masked and ROWS[self.row] and self.margin is None:
             raise ValueError(f"row {self.row!r} needs margin=, of the ranking hinge: the paper does not give it")
         if self.identities and self.batch % self.identities:
             raise ValueError(f"a batch of {self.batch} does not divide into {self.identities} identities")
         object.__setattr__(self, "pixels", tuple(self.pixels))
+        object.__setattr__(self, "also", tuple(self.also))
+        if len({self.benchmark, *self.also}) <= len(self.also):
+            raise ValueError(f"also={self.also} names a benchmark twice, or {self.benchmark!r}, the run's own")
 
     @property
     def masked(self) -> bool:
@@ -140,11 +150,24 @@ class PersonRun:
     def track(self) -> str:
         return self.weights or "scratch"
 
+    @property
+    def settings(self) -> dict:
+        """All settings, as a result keeps them; ``also`` only where something was asked for."""
+        return {name: value for name, value in asdict(self).items() if name != "also" or value}
+
+    def load(self, words: str, root=None) -> Benchmark:
+        """The benchmark that a name, perhaps with knobs, stands for, in this run's size and pixels."""
+        name, *knobs = words.split()
+        options = {"size": self.size} if self.size and name.startswith("toytown-") else {}
+        options |= {knob: float(value) for knob, _, value in (word.partition("=") for word in knobs)}
+        return replace(load(name, root, pixels=self.pixels, **options), name=words)
+
     def budget(self, stage: int = 2) -> str:
         """The part of a result's name that says how large a run was; stage 1 is the global network's alone."""
         words = [self.backbone, f"{self.pixels[0]}x{self.pixels[1]}", f"{self.epochs:g}ep", self.label]
         if self.masked and stage == 2:
-            words[3:3] = [f"{self.mask_epochs or self.epochs:g}ep", f"m{self.margin:g}"]
+            hinge = f"m{self.margin:g}" + (f"w{self.rank_weight:g}" if self.rank_weight != 1 else "")
+            words[3:3] = [f"{self.mask_epochs or self.epochs:g}ep", hinge] if ROWS[self.row] else []
         return "-".join(word for word in words if word)
 
 
@@ -178,13 +201,16 @@ def taps_of(row: str, backbone: Backbone) -> tuple[str, ...]:
 
 
 def build(run: PersonRun, classes: int) -> PersonFusion | FeatureMaskNet:
-    """The model of a row for that many training identities, untrained but for ImageNet weights."""
+    """The model of a row for that many training identities, untrained but for ImageNet weights.
+
+    Of "two-grn" it is the first network, with a mask network's other parts.
+    """
     if run.masked:
-        layer = ROWS[run.row]
+        layer = ROWS[run.row] or "pool1"
         if (layer, run.backbone) == ("pool1", "mobilenet_v2"):
             layer = "res2a"  # it has no pool; this is its first map at stride 4
         return FeatureMaskNet(classes, layer, backbone=run.backbone, weights=run.weights, pixels=run.pixels,
-                              alpha=run.alpha, dropout=run.dropout)
+                              alpha=run.alpha, dropout=run.dropout, mask_std=0.0 if run.row == "nomask" else 1e-3)
     backbone = Backbone(run.backbone, weights=run.weights)
     return PersonFusion(classes, taps_of(run.row, backbone), backbone=backbone, width=run.width, norm=run.norm,
                         pooling="flatten" if run.row == "flatten" else "gap", neck=run.neck, dropout=run.dropout,
@@ -209,10 +235,10 @@ def train_person(
         seen = [(encode(net, s.images, run.input), s.ids, s.cams) for s in (held.query, held.gallery)]
         return judge(net, *seen)["mAP"]
 
-    def stage(net, objective, epochs, period, name, scales) -> None:
+    def stage(net, objective, epochs, period, name, scales, seed=run.seed) -> None:
         steps = max(1, round(epochs * per_epoch))
         config = TrainConfig(
-            steps, run.lr, run.optimizer, run.weight_decay, run.schedule, decay=run.decay, seed=run.seed,
+            steps, run.lr, run.optimizer, run.weight_decay, run.schedule, decay=run.decay, seed=seed,
             period=max(1, round(period * per_epoch)), lr_scale=scales if run.backbone_lr != 1 else (),
             evaluate_every=max(1, steps // run.evaluations), precision=run.precision,
         )
@@ -225,11 +251,19 @@ def train_person(
 
     data = zlib.crc32(held.train.images.contiguous().numpy())  # another town must not resume from this one's weights
     name = f"{checkpoint_name(run)}-{data:08x}"
+    def train_global(net, seed) -> None:
+        first = checkpoint_name(replace(run, row="fmn", seed=seed, margin=0, rank_weight=1, mask_epochs=0,
+                                        mask_period=0, alpha=0.5, rerank=False, label=""))  # fmt: skip
+        stage(net, identity_objective(run.smoothing), run.epochs, run.period, f"grn-{first}-{data:08x}",
+              (("backbone", run.backbone_lr),), seed)
+
     if run.masked:
-        first = checkpoint_name(replace(run, row="fmn", margin=0, rank_weight=1, mask_epochs=0, mask_period=0,
-                                        alpha=0.5, rerank=False, label=""))  # fmt: skip
-        stage(model.grn, identity_objective(run.smoothing), run.epochs, run.period, f"grn-{first}-{data:08x}",
-              (("backbone", run.backbone_lr),))
+        train_global(model.grn, run.seed)
+        if run.row == "two-grn":
+            seed_everything(run.seed + 1)
+            other = build(run, sampler.classes).grn.to(device, memory_format=torch.channels_last)
+            train_global(other, run.seed + 1)
+            return GlobalPair(model.grn, other, run.alpha), histories
         model.freeze_global()
         stage(model, mask_objective(run.margin, run.rank_weight, run.smoothing), run.mask_epochs or run.epochs,
               run.mask_period or run.period, name, (("lan.backbone", run.backbone_lr),))
@@ -239,8 +273,8 @@ def train_person(
 
 
 def checkpoint_name(run: PersonRun) -> str:
-    """Row, seed and a digest of all settings."""
-    digest = hashlib.sha256(json.dumps(asdict(run), sort_keys=True).encode()).hexdigest()[:10]
+    """Row, seed and a digest of all settings of the training."""
+    digest = hashlib.sha256(json.dumps(replace(run, also=()).settings, sort_keys=True).encode()).hexdigest()[:10]
     return f"{run.row.replace(',', '_')}-s{run.seed}-{digest}"
 
 
@@ -259,25 +293,34 @@ def judge_rows(run: PersonRun, model: nn.Module, bench: Benchmark) -> dict[str, 
     """row -> metrics by data set: its name (single query) and "<name> multi-query".
 
     Those who ask together are ``bench.meta["multi_query"]`` if there is one (Market-1501's list), else :func:`several`.
-    A mask network's own row also holds, under "alpha", what every share of the global network would score.
+    Of a joined feature also what its parts score, by cosine: "<name> middle", "<name> end" (the last map), and
+    "<name> even", both brought to unit length. A mask network's own row holds, under "alpha", what every share of the
+    global network would score.
     """
-    splits, plain, out = [bench.query, bench.gallery], VectorMatcher(), {}
+    splits, plain, cosine, out = [bench.query, bench.gallery], VectorMatcher(), VectorMatcher("cosine"), {}
     splits += [bench.meta["multi_query"]] if "multi_query" in bench.meta else []
     look = lambda m: [(encode(m, s.images, run.input).float(), s.ids, s.cams) for s in splits]  # noqa: E731
     mix = lambda seen, alpha: [(descriptor(*f.chunk(2, dim=1), alpha), *labels) for f, *labels in seen]  # noqa: E731
     if run.masked:
         model.alpha = 0.5  # both halves are there; other shares follow from it
         both, model.alpha = look(model), run.alpha
-        shares = {"grn": 1.0, f"lan{run.row.removeprefix('fmn')}": 0.0, run.row: run.alpha}
+        local = run.row.replace("fmn", "lan") if run.row.startswith("fmn") else f"lan-{run.row}"
+        shares = {"grn": 1.0, local: 0.0, run.row: run.alpha}
         views = {row: mix(both, alpha) for row, alpha in shares.items()}
     else:
-        views = {run.row: look(model)}
+        nets = {run.row: model}
         if run.row == "vanilla":
-            views["vanilla+fusion"] = look(model.join(taps_of("fusion", model.backbone)))
+            nets["vanilla+fusion"] = model.join(taps_of("fusion", model.backbone))
+        views = {row: look(net) for row, net in nets.items()}
     for row, (queries, gallery, *more) in views.items():
         together = multi_query(*(more[0] if more else several(queries, gallery)))
-        together = judge(VectorMatcher("cosine"), together, gallery)
+        together = judge(cosine, together, gallery)
         out[row] = {bench.name: judge(plain, queries, gallery), f"{bench.name} multi-query": together}
+        if not run.masked and nets[row].taps:
+            halves = [features.split(nets[row].dimensions, dim=1) for features in (queries[0], gallery[0])]
+            even = [torch.cat([F.normalize(part) for part in parts], dim=1) for parts in halves]
+            for word, q, g in (("middle", *(h[0] for h in halves)), ("end", *(h[1] for h in halves)), ("even", *even)):
+                out[row][f"{bench.name} {word}"] = judge(cosine, (q, *queries[1:]), (g, *gallery[1:]))
         if run.rerank:
             pairs = ((queries, gallery), (queries, queries), (gallery, gallery))
             distance = k_reciprocal(*(-similarity(plain, a[0], b[0]) for a, b in pairs), squared=True)
@@ -298,8 +341,7 @@ def run_person(
     The test split is looked at once, with the last weights, or with those chosen on held-out training identities.
     """
     started, device = time.perf_counter(), pick_device()
-    options = {"size": run.size} if run.size else {}
-    bench = bench or load(run.benchmark, root, pixels=run.pixels, **options)
+    bench = bench or run.load(run.benchmark, root)
     if run.people:
         kept = np.random.default_rng(0).permutation(np.unique(bench.train.ids))[: run.people]
         bench = replace(bench, train=bench.train.where(np.isin(bench.train.ids, kept)))
@@ -307,9 +349,12 @@ def run_person(
         torch.cuda.reset_peak_memory_stats(device)
     model, histories = train_person(run, bench, work=work, progress=progress)
     rows, last = judge_rows(run, model, bench), histories[-1]
+    for words in run.also:
+        for row, metrics in judge_rows(run, model, run.load(words, root)).items():
+            rows[row] |= metrics
     data, net = (sum(getattr(h, name) for h in histories) for name in ("data_seconds", "model_seconds"))
     common = {
-        "paper": MASK if run.masked else FUSION, "track": run.track, "seed": run.seed, "config": asdict(run),
+        "paper": MASK if run.masked else FUSION, "track": run.track, "seed": run.seed, "config": run.settings,
         "data": {"name": bench.name, "note": bench.note, "train_images": len(bench.train),
                  "train_identities": len(np.unique(bench.train.ids)), "test_queries": len(bench.query),
                  "gallery_images": len(bench.gallery)},
@@ -336,7 +381,7 @@ def run_grid(runs: list[PersonRun], *, root=None, folder=None, work=None, progre
         stub = {"paper": MASK if run.masked else FUSION, "track": run.track, "row": run.row, "seed": run.seed,
                 "data": {"name": run.benchmark}, "budget": run.budget()}
         path = results.path_of(stub, folder)
-        if results.is_done(path, asdict(run), "give the run a label of its own"):
+        if results.is_done(path, run.settings, "give the run a label of its own"):
             continue
         found, _ = run_person(run, root=root, work=work, progress=progress)
         for result in found:

@@ -235,6 +235,45 @@ class TestRuns:
         found, _ = pe.run_person(pe.PersonRun("vanilla", **TINY), bench=once, progress=False)
         assert len(found[0]["metrics"][name]["first_rank"]) == 3, "a benchmark's own list goes first"
 
+    def test_the_parts_of_a_joined_feature_are_judged_alone(self, world):
+        """Middle and end by their own cosine, and the two at equal weight, against plain cuts of the feature."""
+        run = pe.PersonRun("fusion", **TINY)
+        (result,), model = pe.run_person(run, bench=world, progress=False)
+        with torch.no_grad():
+            features = [model.eval().feature(run.input(s.images)) for s in (world.query, world.gallery)]
+        labels = world.query.ids, world.gallery.ids, world.query.cams, world.gallery.cams
+        cuts = {"middle": [f[:, :8] for f in features], "end": [f[:, 8:] for f in features]}
+        scores = {word: F.normalize(q) @ F.normalize(g).T for word, (q, g) in cuts.items()}
+        scores["even"] = scores["middle"] + scores["end"]
+        for word, similarity in scores.items():
+            assert result["metrics"][f"world {word}"]["mAP"] == pytest.approx(
+                100 * rank_metrics(similarity, *labels).mean_ap
+            )
+        found, _ = pe.run_person(pe.PersonRun("vanilla", **TINY), bench=world, progress=False)
+        assert [len(r["metrics"]) for r in found] == [2, 5], "a Vanilla has no parts, joined it has"
+
+    def test_the_same_weights_are_judged_elsewhere_too(self, world, tmp_path):
+        """``also``: metrics of further towns under their own words; names and checkpoints of results do not change."""
+        near, far = "toytown-plaza lookalikes=1", "toytown-campus"
+        settings = {**TINY, "benchmark": "toytown-plaza", "size": "tiny"}
+        run = pe.PersonRun("fusion", **settings, also=(near, far))
+        (result,), model = pe.run_person(run, work=tmp_path, progress=False)
+        names = [n for n in result["metrics"] if n.split()[-1] not in ("multi-query", "middle", "end", "even")]
+        assert names == ["toytown-plaza", near, far]
+        for words in names:
+            bench = run.load(words)
+            assert bench.name == words and len(bench.query) == len(result["metrics"][words]["first_rank"])
+            assert pe.judge_rows(run, model, bench)["fusion"][words] == result["metrics"][words]
+        assert run.load(near).meta["knobs"]["lookalikes"] == 1 and len(run.load(near).meta["lookalikes"]) > 0
+        alone = replace(run, also=())
+        assert pe.checkpoint_name(run) == pe.checkpoint_name(alone) and run.budget() == alone.budget()
+        assert "also" not in alone.settings and {**alone.settings, "also": (near, far)} == result["config"]
+
+    @pytest.mark.parametrize("also", [("toytown-plaza",), ("viper", "viper")])
+    def test_a_benchmark_is_judged_once(self, also):
+        with pytest.raises(ValueError, match="names a benchmark twice, or 'toytown-plaza', the run's own"):
+            pe.PersonRun("fusion", also=also)
+
     def test_a_mask_network_fills_three_rows_and_sweeps_alpha(self, world):
         run = pe.PersonRun("fmn-res2", **TINY, margin=0.1, alpha=0.7, identities=4, mask_epochs=2)
         found, _ = pe.run_person(run, bench=world, progress=False)
@@ -246,6 +285,22 @@ class TestRuns:
             assert swept[alpha]["mAP"] == pytest.approx(rows[row]["metrics"]["world"]["mAP"], abs=1e-3)
         assert [len(c) for c in rows["grn"]["curve"]["loss"]] == [4, 8]
         assert rows["grn"]["budget"] != rows["lan-res2"]["budget"], "the global network does not depend on stage 2"
+
+    def test_controls_of_the_mask_network(self, world, tmp_path):
+        """One with a mask of ones that stays so; and two global networks, each as its own seed trains it."""
+        run = pe.PersonRun("nomask", **TINY, margin=0.1)
+        found, model = pe.run_person(run, bench=world, work=tmp_path, progress=False)
+        assert [r["row"] for r in found] == ["grn", "lan-nomask", "nomask"]
+        assert not model.mask.weight.any() and (model.look(torch.randn(2, 3, *PIXELS))["mask"] == 1).all()
+        grn = {0: model.grn.state_dict()}
+        grn[1] = pe.train_person(replace(run, row="fmn", seed=1), world, progress=False)[0].grn.state_dict()
+        found, pair = pe.run_person(replace(run, row="two-grn"), bench=world, work=tmp_path, progress=False)
+        assert [r["row"] for r in found] == ["grn", "lan-two-grn", "two-grn"]
+        assert found[0]["metrics"]["world"]["mAP"] != found[1]["metrics"]["world"]["mAP"]
+        for seed, net in enumerate((pair.grn, pair.lan)):
+            assert all(torch.equal(value, grn[seed][name]) for name, value in net.state_dict().items())
+        assert len(list(tmp_path.glob("grn-*.pt"))) == 2 and "m0.1" not in found[2]["budget"]
+        assert replace(run, rank_weight=0.0).budget().endswith("m0.1w0")
 
     def test_held_out_people_choose_the_checkpoint(self, world):
         run = pe.PersonRun("fusion", **TINY, validation=0.25, evaluations=3)
