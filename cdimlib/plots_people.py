@@ -97,7 +97,7 @@ def town_map(place, cams=None, times=None, pictures: Sequence | None = None, *, 
     order = {cam: k for k, (cam, _) in enumerate(visits)}
     for number, (camera, spot) in enumerate(zip(place.cameras, spots, strict=True)):
         view = {"color": "#f2cf4a", "alpha": 0.55, "zorder": 2}
-        ax.add_patch(Wedge(spot, 0.1 * reach, camera.look - 28, camera.look + 28, **view))
+        ax.add_patch(Wedge(spot, 0.17 * reach, camera.look - 28, camera.look + 28, **view))
         ax.plot(*spot, "o", color=colour if number in order else "0.4", markersize=8, zorder=4)
         k, parts, half = order.get(number), [], np.array([3.2 * len(camera.name), 7.0])  # half: of the label, in points
         text = camera.name if k is None else f"{k + 1}. {camera.name}\n{clock(visits[k][1])}"

@@ -28,6 +28,25 @@ def seeded():
     seed_everything(0)
 
 
+@pytest.fixture
+def closed():
+    """The book's style for figures, and no figure left open (``pytestmark = pytest.mark.usefixtures("closed")``)."""
+    import matplotlib.pyplot as plt
+
+    from cdimlib import plots
+
+    plots.style()
+    yield
+    plt.close("all")
+
+
+def people(count: int):
+    """Noise in the shape of people's images: uint8 [count, 3, 16, 8]."""
+    import torch
+
+    return torch.randint(0, 256, (count, 3, 16, 8), dtype=torch.uint8)
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository's root."""

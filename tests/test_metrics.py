@@ -196,6 +196,15 @@ ERRORS = {
 }
 
 
+def test_identities_of_another_type_are_pointed_out():
+    for words in (["0001", "0002"], np.array(["0001", "0002"], object)):
+        says = r"queries' identities are text such as \['0001'\], the gallery's numbers such as \[1\]: make them"
+        with pytest.raises(ValueError, match=says):
+            rank_metrics(np.zeros((2, 3)), words, [1, 2, 3])
+    with pytest.raises(ValueError, match=r"no gallery image of their identity$"):
+        rank_metrics(np.zeros((2, 3)), ["0001", "0002"], ["1", "2", "3"])
+
+
 @pytest.mark.parametrize("name", ERRORS)
 def test_one_clear_error(name):
     judge, message = ERRORS[name]

@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
 
-from cdimlib.data import DataNotFound, load, names, people
+from cdimlib.data import DataNotFound, at_hand, load, names, people
 from cdimlib.data.cuhk03 import read_raw
 from cdimlib.data.people import DUKE_OFFSETS, duke_seconds, market_seconds, parse, read_photo, read_photos
+from cdimlib.models.matcher import VectorMatcher
+from cdimlib.retrieval import evaluate
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published are")  # miniature trees are smaller than the real ones
 
@@ -133,6 +135,8 @@ class TestNames:
         ("cuhk01", "0971004.png", {"id": 971, "index": 4}),
         ("viper", "001_45.bmp", {"id": 1}),
         ("msmt17", "0001/0001_003_14_0303morning_0015_0_ex.jpg", {"cam": 14}),
+        ("randperson", "000017_s03_c01_f000264.jpg", {"id": 17, "scene": 3, "cam": 1, "frame": 264}),
+        ("randperson", "000017_c01_s03_f000264.jpg", {"id": 17, "scene": 3, "cam": 1, "frame": 264}),
     ])
     def test_examples(self, name, file, expected):
         row = parse(name, [file]).iloc[0]
@@ -278,6 +282,45 @@ class TestMarket:
         with pytest.raises(ValueError, match=r"0003_c2s1_000300_00.jpg cannot be read as an image \(it is empty\)"):
             small("market1501", market)
 
+    def test_odd_files_among_the_good_ones(self, market):
+        """Names that do not fit are left out with a warning, images of any mode are read."""
+        train, query = market / "bounding_box_train", market / "query"
+        strange = "0002.jpg", "0002_c9s1_000200_03.jpg", "copy of 0002_c1s1_000200_03.jpg", "x.PNG"
+        for number, name in enumerate(strange):
+            (train / name).write_bytes(b"" if number % 2 else b"never read")
+        (train / "folder.jpg").mkdir()
+        for number, mode in enumerate(("P", "RGBA", "I;16", "LA", "1", "CMYK")):
+            suffix = "tif" if mode == "CMYK" else "png"
+            Image.new(mode, (5, 9)).save(query / f"0003_c1s1_00040{number}_00.{suffix}")
+        with pytest.warns(UserWarning, match=r"market1501: 5 file\(s\) not named like .* are left out"):
+            bench = small("market1501", market)
+        assert len(bench.train) == 3 and len(bench.query) == 8
+        black = [0, 255, 0, 255, 0, 255]  # transparent parts, and no ink, are white
+        assert bench.query.images[bench.query.ids == 3][:-1].amax((1, 2, 3)).tolist() == black
+
+    @settings(max_examples=15)
+    @given(files=st.lists(st.tuples(NEARLY, st.sampled_from(["", "no image", "image"])), max_size=4))
+    def test_any_files(self, files, tmp_path_factory):
+        base = tmp_path_factory.mktemp("market")
+        draw(base / "bounding_box_train", ["0002_c1s1_000200_03.jpg"])
+        draw(base / "query", ["0001_c1s2_000010_00.jpg"])
+        draw(base / "bounding_box_test", ["0001_c2s1_000012_02.jpg"])
+        broken = 0
+        for name, content in dict(files).items():
+            path = base / "bounding_box_train" / name
+            if content == "image":
+                draw(path.parent, [name])
+            else:
+                path.write_bytes(content.encode())
+            broken += content != "image" and bool(re.fullmatch(people.PATTERNS["market1501"][0], name[:-4]))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if broken:
+                with pytest.raises(ValueError, match="cannot be read as an image"):
+                    small("market1501", base)
+            else:
+                assert len(small("market1501", base).train) >= 1
+
     def test_only_junk_and_an_empty_folder(self, market):
         for file in (market / "bounding_box_test").glob("0*"):
             file.unlink()
@@ -323,12 +366,25 @@ class TestWhere:
         ("market1501", "zheng-lab"), ("dukemtmc-reid", "withdrew it in 2019: there is no download"),
         ("cuhk03", "CUHK_identification"), ("cuhk03/labeled", "cuhk-03.mat"),
         ("cuhk03-np", "folder cuhk03-np/detected"), ("msmt17", "on request"),
-        ("cuhk03-np/labeled", "folder cuhk03-np/labeled"), ("cuhk01", "Put campus"), ("viper", "cam_a, cam_b")])
+        ("cuhk03-np/labeled", "folder cuhk03-np/labeled"), ("randperson", "VideoObjectSearch"),
+        ("cuhk01", "Put campus"), ("viper", "cam_a, cam_b")])
     def test_nowhere(self, name, says, tmp_path):
         assert name in names()
         for root in (None, tmp_path / "nowhere"):
             with pytest.raises(DataNotFound, match=rf"{name}: no data found. .*{says}.*no photographs of people"):
                 load(name, root=root)
+
+    def test_at_hand(self, market, monkeypatch):
+        assert at_hand("market1501", market.parent) and at_hand("market1501", market)
+        assert not at_hand("market1501")
+        assert not at_hand("cuhk03/labeled", market) and not at_hand("qmul/shoes", market)
+        monkeypatch.setenv("CDIM_DATA", str(market.parent))
+        assert at_hand("market1501") and at_hand("toytown-plaza") and at_hand("toy-shop/shoes")
+        assert not at_hand("table:nowhere.csv")
+        (market / "query").rename(market / "queries")
+        assert not at_hand("market1501")
+        with pytest.raises(ValueError, match=r"unknown benchmark 'market': choose from "):
+            at_hand("market")
 
     def test_options(self, market):
         with pytest.raises(ValueError, match=r"unknown option split of benchmark 'market1501': choose from pixels, "):
@@ -425,6 +481,52 @@ class TestMSMT17:
         (msmt / "list_val.txt").unlink()
         with pytest.raises(DataNotFound, match=r"holds no list_val.txt"):
             small("msmt17", msmt)
+
+
+# ---------------------------------------------------------------------------------------------------------- RandPerson
+
+
+@pytest.fixture
+def randperson(tmp_path):
+    """Both orders of the letters; scene 3 comes after six cameras of scenes 0 to 2."""
+    files = ["000000_s00_c01_f000024.jpg", "000000_s03_c01_f000048.jpg", "000001_c00_s00_f000012.jpg",
+             "000001_c00_s10_f000000.jpg", *(f"00000{i}_s0{s}_c00_f000001.jpg" for i in (2, 3) for s in (1, 2))]
+    draw(tmp_path / "RandPerson" / "randperson_subset", files)
+    return tmp_path
+
+
+class TestRandPerson:
+    def test_for_training_only(self, randperson):
+        bench = small("randperson", randperson)
+        assert bench.train.ids.tolist() == [0, 0, 1, 1, 2, 2, 3, 3] and levels(bench.train) == list(range(1, 9))
+        assert bench.train.cams.tolist() == [1, 7, 0, 15, 2, 4, 2, 4]
+        assert bench.train.times[:4].tolist() == [1.0, 2.0, 0.5, 0.0]
+        assert len(bench.query) == len(bench.gallery) == 0 and bench.query.images.shape == (0, 3, 8, 4)
+        assert bench.accounting()["images"].tolist() == [8, 0, 0]
+        assert at_hand("randperson", randperson / "RandPerson")
+        outer = randperson / "again" / "randperson_subset"
+        outer.mkdir(parents=True)
+        (randperson / "RandPerson" / "randperson_subset").rename(outer / "randperson_subset")
+        assert levels(small("randperson", outer.parent).train) == list(range(1, 9))
+
+    def test_nothing_to_evaluate_but_on_held_out_people(self, randperson):
+        class Mean(VectorMatcher):
+            def encode(self, images):
+                return images.mean((2, 3))
+
+        bench = small("randperson", randperson)
+        with pytest.raises(ValueError, match=r"'randperson' has 0 queries and 0 gallery images.* with_validation\(\)"):
+            evaluate(Mean(), bench)
+        assert evaluate(Mean(), bench.with_validation(0.5)).num_valid == 2
+
+    def test_published_counts_and_scenes(self, randperson):
+        with pytest.warns(UserWarning, match=r"train has 8 images, published are 132,145; .* published are 19\. "):
+            small("randperson", randperson)
+        draw(randperson / "RandPerson" / "randperson_subset", ["000009_s11_c00_f000001.jpg"])
+        with pytest.raises(ValueError, match=r"speaks of scene 11, but there are only 0 to 10"):
+            small("randperson", randperson)
+        with pytest.raises(DataNotFound, match=r"is too low a level: give root='.*RandPerson'"):
+            small("randperson", randperson / "RandPerson" / "randperson_subset")
 
 
 # ------------------------------------------------------------------------------------------------------- random splits

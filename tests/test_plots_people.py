@@ -4,26 +4,16 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-import torch
+from conftest import people
 from matplotlib.colors import to_hex
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage, TextArea
 from matplotlib.patches import Wedge
 
 from cdimlib import plots, plots_people
 
-
-@pytest.fixture(autouse=True)
-def closed():
-    plots.style()
-    yield
-    plt.close("all")
-
-
-def people(count):
-    return torch.randint(0, 256, (count, 3, 16, 8), dtype=torch.uint8)
+pytestmark = pytest.mark.usefixtures("closed")
 
 
 def labels(axes):

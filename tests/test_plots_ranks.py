@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-import torch
+from conftest import people
 from matplotlib.colors import to_hex
 from matplotlib.offsetbox import AnnotationBbox
 from matplotlib.patches import ConnectionPatch, FancyArrowPatch
 
 from cdimlib import plots, plots_ranks
 
-
-@pytest.fixture(autouse=True)
-def closed():
-    plots.style()
-    yield
-    plt.close("all")
-
-
-def people(count):
-    return torch.randint(0, 256, (count, 3, 16, 8), dtype=torch.uint8)
+pytestmark = pytest.mark.usefixtures("closed")
 
 
 def portraits(axes):

@@ -60,6 +60,40 @@ def test_a_sound_table_is_read(folder):
     assert colour.query.images.shape == (2, 3, 256, 256)
 
 
+def test_people_are_taller_than_wide(folder):
+    path = write(folder, ROWS)
+    bench = load(f"table:{path}", size=(32, 16), channels=3)
+    assert bench.query.images.shape == (2, 3, 32, 16)
+    assert torch.equal(bench.query.images[0], read_image(folder / "b1.png", (32, 16), 3))
+    empty = table.load(write(folder, [r for r in ROWS if "train" not in r]), size=(32, 16)).train
+    assert empty.images.shape == (0, 1, 32, 16)
+    for size in (0, (128,), (128, 64.0), "128", (1, 2, 3)):
+        with pytest.raises(ValueError, match=r"size must be a number of pixels or \(height, width\), such as 256"):
+            table.load(path, size=size)
+
+
+@pytest.mark.parametrize("mode, value, expected", [
+    ("P", 3, 8), ("RGBA", (10, 20, 30, 0), 255), ("LA", (50, 255), 50), ("I;16", 257 * 90, 90), ("1", 1, 255),
+    ("CMYK", (255, 255, 255, 255), 0)])
+def test_image_modes(folder, mode, value, expected):
+    image = Image.new(mode, (6, 10), value)
+    if mode == "P":
+        image.putpalette([0] * 9 + [9, 8, 7])
+    image.save(folder / "odd.tif")
+    assert (read_image(folder / "odd.tif", (5, 3)) == expected).all()
+
+
+def test_a_photo_held_upright(folder):
+    """What the camera noted about its position is obeyed: the red top of a photo taken sideways is on top."""
+    image = Image.new("RGB", (10, 6), (0, 0, 0))
+    image.paste((255, 0, 0), (0, 0, 5, 6))  # lying: red on the left
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn clockwise to see it upright
+    image.save(folder / "phone.png", exif=exif)
+    upright = read_image(folder / "phone.png", (10, 6), 3)
+    assert upright[0, 1].min() > 200 and upright[0, 8].max() < 50
+
+
 def test_optional_columns_may_be_missing(folder):
     rows = [",".join(r.split(",")[:4]) for r in ROWS if "train" not in r]
     bench = table.load(write(folder, rows, "path,id,split,camera"), size=16)

@@ -2,6 +2,6 @@
 
 from .benchmark import PHOTO, SKETCH, Benchmark, Split, pool
 from .paths import DataNotFound
-from .registry import load, names
+from .registry import at_hand, load, names
 
-__all__ = ["PHOTO", "SKETCH", "Benchmark", "DataNotFound", "Split", "load", "names", "pool"]
+__all__ = ["PHOTO", "SKETCH", "Benchmark", "DataNotFound", "Split", "at_hand", "load", "names", "pool"]

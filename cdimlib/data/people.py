@@ -1,7 +1,8 @@
-"""Readers for the benchmarks of people: Market-1501, DukeMTMC-reID, CUHK03, CUHK01, VIPeR and MSMT17.
+"""Readers for the benchmarks of people: Market-1501, DukeMTMC-reID, CUHK03, CUHK01, VIPeR, MSMT17, RandPerson.
 
-The photographs show real people. The library downloads none of them and writes none anywhere, and no page of the book
-shows one: get a set from its owners, on their terms. Identity and camera numbers are those of the file names.
+The photographs show real people (those of RandPerson are rendered). The library downloads none of them and writes none
+anywhere, and no page of the book shows one: get a set from its owners, on their terms. Identity and camera numbers are
+those of the file names.
 
 Rules (Zheng et al., 2015): images named -1 are *junk* and dropped before anything is ranked; identity 0 of Market-1501
 stands for *distractors*, which stay in the gallery and can only be wrong. Every ``load`` prints what came of it
@@ -28,7 +29,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .benchmark import Benchmark, Split
-from .images import IMAGE_ENDINGS
+from .images import IMAGE_ENDINGS, on_white
 from .paths import DataNotFound, find_root
 
 JUNK = -1
@@ -42,6 +43,8 @@ PATTERNS = {
     "cuhk01": (r"(?P<id>\d{4})(?P<index>00[1-4])", "0001001.png"),
     "viper": (r"(?P<id>\d{1,9})_\d+", "001_45.bmp"),
     "msmt17": (r"\d+_\d+_(?P<cam>\d{1,9})_.*", "0000_000_01_0303morning_0015_0.jpg"),
+    "randperson": (r"(?P<id>\d{1,9})(?=\w*_s(?P<scene>\d\d?)_)(?=\w*_c(?P<cam>\d\d?)_)"
+                   r"(?:_[sc]\d+){2}_f(?P<frame>\d{1,9})", "000000_s00_c00_f000264.jpg"),
 }
 #: published (images, identities, cameras) of train, query and gallery
 COUNTS = {
@@ -51,9 +54,11 @@ COUNTS = {
     "cuhk03-np/labeled": ((7_368, 767, 2), (1_400, 700, 2), (5_328, 700, 2)),
     "viper": ((632, 316, 2), (316, 316, 1), (316, 316, 1)),
     "msmt17": ((32_621, 1_041, 15), (11_659, 3_060, 15), (82_161, 3_060, 15)),
+    "randperson": ((132_145, 8_000, 19), (0, 0, 0), (0, 0, 0)),  # nothing to test on
 }
 DUKE_OFFSETS = np.array([5542, 3606, 27243, 31181, 0, 22401, 18967, 46765])  # frames, cameras 1 to 8
-DUKE_RATE, MARKET_RATE = 59.94, 25.0  # frames a second
+RANDPERSON_OFFSETS = np.array([0, 2, 4, 6, 8, 9, 10, 12, 13, 14, 15])  # cameras of the scenes before, scenes 0 to 10
+DUKE_RATE, MARKET_RATE, RANDPERSON_RATE = 59.94, 25.0, 24.0  # frames a second
 
 
 def read_photo(source, pixels: tuple[int, int] = (128, 64)) -> Tensor:
@@ -66,12 +71,7 @@ def read_photo(source, pixels: tuple[int, int] = (128, 64)) -> Tensor:
 
     try:
         with Image.open(source) if isinstance(source, Path) else Image.fromarray(source[()].T) as image:
-            if image.mode.startswith("I"):  # 16 bits; PIL itself would cut off at 255
-                image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).round().astype(np.uint8))
-            elif "A" in image.getbands() or "transparency" in image.info:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = image.convert("RGB").resize((pixels[1], pixels[0]), Image.Resampling.BILINEAR)
+            image = on_white(image).resize((pixels[1], pixels[0]), Image.Resampling.BILINEAR)
     except Exception as error:  # decoders raise a dozen kinds
         why = "it is empty" if os.path.isfile(str(source)) and not os.path.getsize(source) else error
         raise ValueError(f"{source} cannot be read as an image ({why}): copy it again from the original") from error
@@ -112,7 +112,7 @@ def market_seconds(cams, sessions, frames, *, official_offsets: bool = False) ->
 
     Frame numbers start anew in each session of a camera, so a session is shifted by the largest frame numbers of the
     sessions before it: pass the images of train, query and gallery together. Cameras have three, four or six sessions,
-    but laid end to end all of them last 4.7 hours.
+    but laid end to end five of them last 4.6 or 4.7 hours; camera 6 lasts 3.8.
 
     official_offsets: as the code published with the paper does it. It adds up the largest frames of the sessions before
     too, but takes each of them *after* that session was shifted: from the third session on, shifts count twice.
@@ -227,6 +227,17 @@ def _random_split(table: pd.DataFrame, test: int, split: int, asks: int) -> pd.D
     return table.assign(split=np.where(tested, np.where(table.cam == asks, "query", "gallery"), "train"))
 
 
+def _randperson(base, name):
+    """Names say scene, camera of that scene and frame; an older release has the camera before the scene."""
+    folders = [base / "randperson_subset", base / "randperson_subset" / "randperson_subset"]  # as some unpack it
+    table = _folder(folders[folders[1].is_dir()], name, split="train")
+    last = len(RANDPERSON_OFFSETS) - 1
+    if table.scene.max() > last:
+        raise ValueError(f"{base}: a file name speaks of scene {table.scene.max()}, but there are only 0 to {last}")
+    table["cam"] += RANDPERSON_OFFSETS[table.scene]
+    return table.assign(time=table.frame / RANDPERSON_RATE), COUNTS[name], SETS[name].title
+
+
 class PeopleSet(NamedTuple):
     """Which ``folders`` a set may lie in and what they ``hold``, who offers it, how it is read, with which options."""
 
@@ -258,6 +269,9 @@ SETS = {
     "msmt17": PeopleSet("MSMT17", ("MSMT17_V1", "MSMT17_V2", "msmt17/MSMT17_V1", "msmt17/MSMT17_V2", "msmt17"),
                         ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt"),
                         "Its owners give it on request, see www.pkuvmc.com.", _msmt17),
+    "randperson": PeopleSet("RandPerson (rendered, training only)", ("RandPerson", "randperson"),
+                            ("randperson_subset",), "Its authors offer it at github.com/VideoObjectSearch/RandPerson.",
+                            _randperson),
 }
 NAMES = (*SETS, "cuhk03/labeled", "cuhk03-np/labeled")
 
@@ -279,24 +293,27 @@ def load_people(
 
     pixels: (height, width). All images are kept in memory: 128 x 64 takes 24 kB each (MSMT17: 3.1 GB). ``meta`` holds
     "paths" and "junk" of each split and, as further Splits, "multi_query" (Market-1501: the hand-drawn boxes of each
-    query's person under its own camera) or "validation" (CUHK03, classic).
+    query's person under its own camera) or "validation" (CUHK03, classic). RandPerson is for training only: its query
+    and gallery are empty (``with_validation`` makes some).
 
     Raises DataNotFound (what to put where), ValueError (a file that does not decode, a bad option).
     """
     if not isinstance(pixels, tuple) or len(pixels) != 2 or not all(isinstance(p, int) and p > 0 for p in pixels):
         raise ValueError(f"pixels must be (height, width) in whole pixels, such as (128, 64), not {pixels!r}")
     chosen = SETS[name.partition("/")[0]]
-    table, published, note = chosen.read(_home(name, chosen, root), name, **options)
+    table, published, note = chosen.read(home(name, root), name, **options)
     junk, splits, paths = table.id == JUNK, {}, {}
     for split, rows in table[~junk].groupby("split", sort=False):
         times = rows.time.to_numpy(float) if "time" in rows and rows.time.notna().all() else None
         paths[split] = rows["name" if "name" in rows else "source"].map(str).tolist()
         images = read_photos(rows.source.tolist(), pixels, f"{name} {split}", verbose)
         splits[split] = Split(images, rows.id.to_numpy(np.int64), rows.cam.to_numpy(np.int64), times)
-    if not FOLDERS.keys() <= splits.keys():
-        raise ValueError(f"{name}: no image is left for {', '.join(sorted(FOLDERS.keys() - splits.keys()))}")
+    empty = [split for split, row in zip(FOLDERS, published, strict=True) if split not in splits and row[0] != 0]
+    if empty:
+        raise ValueError(f"{name}: no image is left for {', '.join(sorted(empty))}")
+    nothing = splits["train"].where(np.arange(0))
     benchmark = Benchmark(
-        name, *(splits.pop(s) for s in FOLDERS), note=f"{note}, {pixels[0]} x {pixels[1]}",
+        name, *(splits.pop(s, nothing) for s in FOLDERS), note=f"{note}, {pixels[0]} x {pixels[1]}",
         meta={"junk": table.split[junk].value_counts().to_dict(), "paths": paths, **splits})
     counts = benchmark.accounting()
     wrong = [
@@ -311,8 +328,9 @@ def load_people(
     return benchmark
 
 
-def _home(name: str, chosen: PeopleSet, root) -> Path:
+def home(name: str, root: str | Path | None = None) -> Path:
     """The folder of the set, or one message: what is missing, and whether the folder given is a level off."""
+    chosen = SETS[name.partition("/")[0]]
 
     def holds_all(folder):
         return all((folder / h).exists() for h in chosen.holds)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from . import people, qmul, table, toyshop, toytown
 from .benchmark import Benchmark, pool
+from .paths import DataNotFound, find_root
 
 
 def names() -> list[str]:
@@ -30,12 +31,13 @@ def load(name: str, root: str | Path | None = None, **options) -> Benchmark:
           [N, 1, 256, 256]. No options.
         - people, uint8 [N, 3, H, W], from your own copy (:mod:`cdimlib.data.people`). Options: ``pixels`` (height,
           width), ``verbose`` and what is named here. ``"market1501"``: ``official_offsets`` (times as published code
-          counts them), ``multi_query``; ``"dukemtmc-reid"``; ``"msmt17"``; ``"cuhk03-np"`` (detected boxes) and
-          ``"cuhk03-np/labeled"``; the raw file ``"cuhk03"`` and ``"cuhk03/labeled"``: ``protocol`` ("classic", "new"),
-          ``split`` (0 to 19), ``validation`` (identities kept out of training); ``"cuhk01"``: ``split`` (0 to 9),
-          ``test`` (identities); ``"viper"``: ``split``, ``direction`` ("a->b" or "b->a").
-        - ``"table:<path>"``: your own images, listed in a CSV file (:mod:`cdimlib.data.table`). Options: ``size``,
-          ``channels``.
+          counts them), ``multi_query``; ``"dukemtmc-reid"``; ``"msmt17"``; ``"randperson"`` (to train on only);
+          ``"cuhk03-np"`` (detected boxes) and ``"cuhk03-np/labeled"``; the raw file ``"cuhk03"`` and
+          ``"cuhk03/labeled"``: ``protocol`` ("classic", "new"), ``split`` (0 to 19), ``validation`` (identities kept
+          out of training); ``"cuhk01"``: ``split`` (0 to 9), ``test`` (identities); ``"viper"``: ``split``,
+          ``direction`` ("a->b" or "b->a").
+        - ``"table:<path>"``: your own images, listed in a CSV file (:mod:`cdimlib.data.table`). Options: ``size``
+          (a number for squares, or (height, width)), ``channels``.
 
     root: where the data lies. By default the folder that ``CDIM_DATA`` names is looked at, then the cache; for a table,
     the folder of the CSV file. Toy worlds need none.
@@ -45,8 +47,7 @@ def load(name: str, root: str | Path | None = None, **options) -> Benchmark:
     if name.startswith("table:"):
         _only(name, options, ("size", "channels"))
         return table.load(name.removeprefix("table:"), root, **options)
-    if name not in names():
-        raise ValueError(f"unknown benchmark {name!r}: choose from {', '.join(names())}, or table:<path of a CSV file>")
+    _known(name)
     source, _, category = name.partition("/")
     if source == "toy-shop":
         return toyshop.load_toyshop(category or None, **options)
@@ -59,6 +60,30 @@ def load(name: str, root: str | Path | None = None, **options) -> Benchmark:
     if not category:
         return pool("qmul", [qmul.load_category(c, root) for c in qmul.CATEGORIES])
     return qmul.load_category(category, root)
+
+
+def at_hand(name: str, root: str | Path | None = None) -> bool:
+    """Whether :func:`load` would find the files of a benchmark: always so for toy worlds. Nothing is read or counted.
+
+    Raises ValueError for an unknown name.
+    """
+    if name.startswith("table:"):
+        return Path(name.removeprefix("table:")).is_file()
+    _known(name)
+    source, _, category = name.partition("/")
+    try:
+        if source in people.SETS:
+            return people.home(name, root).is_dir()
+        base = find_root(name, qmul.FOLDERS, root, mend="") if source == "qmul" else None
+    except DataNotFound:
+        return False
+    needed = [Path(f) for f in qmul.SHA256 if base and f.startswith(category)]
+    return all((base / f).is_file() or (base / f.name).is_file() for f in needed)
+
+
+def _known(name: str) -> None:
+    if name not in names():
+        raise ValueError(f"unknown benchmark {name!r}: choose from {', '.join(names())}, or table:<path of a CSV file>")
 
 
 def _only(name: str, options: dict, allowed: tuple[str, ...]) -> None:

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from .benchmark import Benchmark, Split
-from .images import read_image
+from .images import height_width, read_image
 
 NEEDED = ("path", "id", "split", "camera")
 OPTIONAL = ("time", "category")
@@ -52,15 +52,18 @@ def check(path: str | Path, root: str | Path | None = None) -> list[str]:
     return _read(Path(path), root, size=8, channels=1, keep=False).problems
 
 
-def load(path: str | Path, root: str | Path | None = None, size: int = 256, channels: int = 1) -> Benchmark:
-    """Read a table as a benchmark; images become uint8 [N, channels, size, size].
+def load(
+    path: str | Path, root: str | Path | None = None, size: int | tuple[int, int] = 256, channels: int = 1
+) -> Benchmark:
+    """Read a table as a benchmark; images become uint8 [N, channels, H, W].
 
+    size: (H, W), such as (128, 64) for people, or one number for a square; images are stretched to it.
     root: folder that the paths are relative to (default: the table's own). ``meta["ids"]`` holds the id of the table
     for every number in ``Split.ids``, ``meta["paths"]`` the paths of each split.
 
     Raises one ValueError that lists what :func:`check` found (the first ten).
     """
-    path = Path(path)
+    path, size = Path(path), height_width(size)
     table = _read(path, root, size=size, channels=channels, keep=True)
     wrong = [p for p in table.problems if not p.startswith(WARNING)]
     if wrong:
@@ -77,7 +80,7 @@ def load(path: str | Path, root: str | Path | None = None, size: int = 256, chan
         rows = [r for r in table.rows if r["split"] == name]
         images = [table.images[r["row"]] for r in rows]
         return Split(
-            torch.stack(images) if images else torch.empty(0, channels, size, size, dtype=torch.uint8),
+            torch.stack(images) if images else torch.empty(0, channels, *size, dtype=torch.uint8),
             np.array([names.index(r["id"]) for r in rows], np.int64),
             np.array([r["camera"] for r in rows], np.int64),
             np.array([r["time"] for r in rows], float) if timed else None,
@@ -90,7 +93,7 @@ def load(path: str | Path, root: str | Path | None = None, size: int = 256, chan
     )
 
 
-def _read(path: Path, root, *, size: int, channels: int, keep: bool) -> _Table:
+def _read(path: Path, root, *, size, channels: int, keep: bool) -> _Table:
     table = _Table()
     lines = _lines(path, table)
     if table.problems:

@@ -95,7 +95,8 @@ class ToyTown:
     background: 0 is plain grey, 1 what the camera sees.
     blur, noise: of lens and sensor; 0 is perfect.
     lookalikes: in each family of three people, the probability for each but the first to be a copy of the first in all
-    but one detail (bag, logo, shoes, hat or pattern).
+    but one detail (bag, logo, shoes, hat or pattern). Otherwise that number is somebody of their own, so other
+    lookalikes mean other people under the same numbers.
     groups: share of people who walk in company, two to four together, and of groups that follow those before them.
     """
 

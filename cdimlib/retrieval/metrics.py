@@ -75,7 +75,8 @@ def rank_metrics(
     shape = tuple(similarity.shape)
     if len(shape) != 2:
         raise ValueError(f"similarity must be a matrix [Q, G], got shape {shape}")
-    query_ids, gallery_ids = _host(query_ids), _host(gallery_ids)
+    query_ids, gallery_ids = (np.array(i.tolist()) if i.dtype == object else i  # text from a table
+                              for i in map(_host, (query_ids, gallery_ids)))
     if shape != (len(query_ids), len(gallery_ids)):
         sizes = f"{len(query_ids)} queries and {len(gallery_ids)} gallery images"
         raise ValueError(f"similarity has shape {shape}, but there are {sizes}")
@@ -105,10 +106,14 @@ def rank_metrics(
             first[q], precision[q] = ranks[0], _ap(ranks, definition)
     valid = first > 0
     if not valid.any():
+        kinds = [f"{'text' if i.dtype.kind in 'US' else 'numbers'} such as {i[:1].tolist()}"
+                 for i in (query_ids, gallery_ids)]
+        differ = 0 not in shape and kinds[0].partition(" ")[0] != kinds[1].partition(" ")[0]
         raise ValueError(
             f"none of the {len(query_ids)} queries has a match in the gallery: "
             f"{same_camera_only} have matches from their own camera only (these are ignored by rule), "
             f"{len(query_ids) - same_camera_only} have no gallery image of their identity"
+            + differ * f"; the queries' identities are {kinds[0]}, the gallery's {kinds[1]}: make them the same kind"
         )
     hits = np.bincount(first[valid], minlength=shape[1] + 1)[1:]
     return RankMetrics(

@@ -49,6 +49,9 @@ def evaluate(
 ) -> RankMetrics:
     """Encode query and gallery of a benchmark, score, judge."""
     query, gallery = benchmark.query, benchmark.gallery
+    if not len(query) or not len(gallery):
+        raise ValueError(f"{benchmark.name!r} has {len(query)} queries and {len(gallery)} gallery images, so there is "
+                         "nothing to evaluate: test on another set, or hold identities out by with_validation()")
     scores = similarity(
         matcher, encode(matcher, query.images, prepare, batch_size=batch_size),
         encode(matcher, gallery.images, prepare, batch_size=batch_size),
