@@ -154,8 +154,10 @@ class Ranking:
         )
 
 
-def read_folder(folder: str | Path, *, size: int = 256, channels: int = 1) -> tuple[list[Path], Tensor]:
-    """Every image of a folder, in name order, on white and resized to a square: paths and uint8 [N, C, size, size]."""
+def read_folder(
+    folder: str | Path, *, size: int | tuple[int, int] = 256, channels: int = 1
+) -> tuple[list[Path], Tensor]:
+    """Every image of a folder, by name, on white, at one size ((H, W) or a square): paths and uint8 [N, C, H, W]."""
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: give the folder that holds the images themselves")
