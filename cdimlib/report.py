@@ -38,6 +38,8 @@ STAND_INS = {
     "cuhk03": ("cuhk03-np/classic", *_TOWNS), "cuhk03/labeled": ("cuhk03-np/classic", *_TOWNS),
     "cuhk01": _TOWNS, "viper": _TOWNS,
 }  # fmt: skip
+#: (paper, table) -> method as printed -> words that the budget of a run must hold, where methods differ by it alone
+BUDGETS = {("qaconv-tlift", 1): {f"Resnet{n} H{h}": f"resnet{n}-{h}x128" for n in (50, 152) for h in (256, 384)}}
 SEEDS = 3
 STATUSES = ("reproduced", "on a stand-in", "partly", "computed", "not run")
 VERDICTS = ("holds", "open", "reversed", "not run")
@@ -60,12 +62,33 @@ def notebook(paper: str, table: int) -> str:
     return NOTEBOOKS.get((paper, table)) or NOTEBOOKS[paper, None]
 
 
-def seeds_of(runs: list[dict], row: str, dataset: str) -> int:
-    """The largest number of seeds of a row on a data set within one track and budget."""
+def selected(runs: list[dict], dataset: str, asked: str, source: str | None = None) -> list[dict]:
+    """The runs that were tested on ``dataset`` in the way the table asks for on ``asked``.
+
+    source: the data set the table trained on, where it says so. Where it is another than ``asked``, only runs trained
+    elsewhere count; otherwise only those trained on the data set itself. (Drawings are trained with all categories.)
+    """
+    across = source is not None and source != asked
+
+    def fits(run) -> bool:
+        own = run["data"]["name"] if run["data"]["name"] in run["metrics"] else dataset
+        return dataset in run["metrics"] and (own != dataset) == across
+
+    return [run for run in runs if fits(run)]
+
+
+def sources(printed: pd.DataFrame) -> dict[str, str | None]:
+    """Test set -> training set of a printed table ("trained on ..." in its protocol), None where it does not say."""
+    found = printed["protocol"].str.extract(r"^trained on (\S+)$")[0]
+    return {name: next(iter(found[printed["dataset"] == name].dropna()), None) for name in printed["dataset"].unique()}
+
+
+def seeds_of(runs: list[dict], row: str) -> int:
+    """The largest number of seeds of a row within one training set, track and budget."""
     groups = {}
     for run in runs:
-        if run["row"] == row and dataset in run["metrics"]:
-            groups.setdefault((run["track"], run.get("budget")), set()).add(run["seed"])
+        if run["row"] == row:
+            groups.setdefault((run["data"]["name"], run["track"], run.get("budget")), set()).add(run["seed"])
     return max(map(len, groups.values()), default=0)
 
 
@@ -77,26 +100,29 @@ def status(paper: str, table: int, rows: dict[str, str], runs: list[dict]) -> di
     That says what was run, not at which budget and not that the numbers agree: the table's page does.
     """
     printed = results.paper_table(paper, table)
-    asked = [name for name in printed["dataset"].unique() if name]
-    used, own, any_, counts, ours = set(), [], [], [], []
-    for dataset in asked:
-        for row in {rows[m] for m in printed[printed["dataset"] == dataset]["method"].unique() if m in rows}:
-            found = {name: seeds_of(runs, row, name) for name in (dataset, *STAND_INS.get(dataset, ()))}
+    asked, used, cells, counted = {k: v for k, v in sources(printed).items() if k}, set(), [], 0
+    for dataset, source in asked.items():
+        for method in printed[printed["dataset"] == dataset]["method"].unique():
+            if method not in rows:
+                continue
+            settings = BUDGETS.get((paper, table), {}).get(method, "")
+            able = [r for r in runs if r["row"] == rows[method] and settings in r.get("budget", "")]
+            tried = (dataset, *STAND_INS.get(dataset, ()))
+            tested = {name: selected(able, name, dataset, source) for name in tried}
+            found = {name: seeds_of(group, rows[method]) for name, group in tested.items()}
             best = max(found, key=lambda name: (min(found[name], SEEDS), name == dataset))
             used |= {best} if found[best] else set()
-            own.append(found[dataset] >= SEEDS)
-            any_.append(found[best] >= SEEDS)
-            counts.append(found[best])
-            ours.append(row)
+            counted += len(tested[best])
+            cells.append((found[dataset] >= SEEDS, found[best] >= SEEDS, found[best] > 0))
+    own, enough, some = zip(*cells) if cells else ((), (), ())
     if not asked:
         verdict = "computed"
-    elif not any(counts):
+    elif not any(some):
         verdict = "not run"
     else:
-        verdict = "reproduced" if all(own) else "on a stand-in" if all(any_) else "partly"
-    return {"paper": paper, "table": table, "experiment": notebook(paper, table), "asked": asked,
-            "run on": sorted(used), "rows": len(set(ours)), "with seeds": f"{sum(any_)} of {len(any_)}",
-            "runs": sum(r["row"] in ours and bool(used & r["metrics"].keys()) for r in runs), "status": verdict}
+        verdict = "reproduced" if all(own) else "on a stand-in" if all(enough) else "partly"
+    return {"paper": paper, "table": table, "experiment": notebook(paper, table), "asked": list(asked),
+            "run on": sorted(used), "cells": len(cells), "with seeds": sum(enough), "runs": counted, "status": verdict}
 
 
 def index(folder: str | Path | None = None) -> list[dict]:
@@ -109,27 +135,22 @@ def index(folder: str | Path | None = None) -> list[dict]:
     return lines
 
 
-def pair(runs: list[dict], better: str, base: str, dataset: str) -> tuple[list[dict], list[dict]]:
-    """The runs of two rows on one data set that may be compared: of one track and budget, with most common seeds.
+def pair(runs: list[dict], better: str, base: str) -> tuple[list[dict], list[dict]]:
+    """The runs of two rows that may be compared: of one training set, track and budget, with most common seeds.
 
     Where two trainings share a first stage, the budget of one begins with the other's. Ties go to the longer training.
     """
     groups = []
-    mine = [r for r in runs if dataset in r["metrics"]]
-    for track, budget in {(r["track"], r.get("budget", "")) for r in mine if r["row"] == better}:
-        def fits(r, row, track=track, budget=budget):
-            other = r.get("budget", "")
-            near = other == budget or budget.startswith(f"{other}-") or other.startswith(f"{budget}-")
-            return r["row"] == row and r["track"] == track and near
-
-        a, b = ([r for r in mine if fits(r, row)] for row in (better, base))
-        a = [r for r in a if r.get("budget", "") == budget]
+    key = lambda r: (r["data"]["name"], r["track"], r.get("budget", ""))  # noqa: E731
+    for data, track, budget in {key(r) for r in runs if r["row"] == better}:
+        near = [r for r in runs if key(r)[:2] == (data, track) and (
+            key(r)[2] == budget or budget.startswith(f"{key(r)[2]}-") or key(r)[2].startswith(f"{budget}-"))]  # fmt: skip
+        a, b = [r for r in near if r["row"] == better and key(r)[2] == budget], [r for r in near if r["row"] == base]
         common = {r["seed"] for r in a} & {r["seed"] for r in b}
-        minutes = sum(r["wall_seconds"] for r in a)
-        groups.append((len(common), minutes, budget, [r for r in a if r["seed"] in common],
-                       [r for r in b if r["seed"] in common]))  # fmt: skip
-    best = max(groups, key=lambda g: g[:3], default=(0, 0, "", [], []))
-    return best[3], best[4]
+        a, b = ([r for r in group if r["seed"] in common] for group in (a, b))
+        groups.append((len(common), sum(r["wall_seconds"] for r in a), data, budget, a, b))
+    best = max(groups, key=lambda g: g[:4], default=(0, 0, "", "", [], []))
+    return best[4], best[5]
 
 
 def verdict(low: float, high: float, seeds: int) -> str:
@@ -151,7 +172,7 @@ def claims(folder: str | Path | None = None) -> pd.DataFrame:
     for entry in pd.read_csv(results.ROOT / "papers" / "claims.csv").itertuples():
         rows, printed = known.get((entry.paper, entry.table), {}), results.paper_table(entry.paper, entry.table)
         first = printed[printed["metric"] == "acc@1"]
-        for dataset in first["dataset"].unique():
+        for dataset, source in sources(first).items():
             values = first[first["dataset"] == dataset].drop_duplicates("method").set_index("method")["value"]
             if not {entry.better, entry.base} <= set(values.index):
                 continue
@@ -160,7 +181,8 @@ def claims(folder: str | Path | None = None) -> pd.DataFrame:
                     "printed": float(values[entry.better]) - float(values[entry.base]),
                     "ours": math.nan, "low": math.nan, "high": math.nan, "seeds": 0, "budget": ""}  # fmt: skip
             for name in (dataset, *STAND_INS.get(dataset, ())):
-                a, b = pair(stored[entry.paper], rows.get(entry.better), rows.get(entry.base), name)
+                able = selected(stored[entry.paper], name, dataset, source)
+                a, b = pair(able, rows.get(entry.better), rows.get(entry.base))
                 if len(a) > line["seeds"]:
                     mean, low, high = results.gain(a, b, name)
                     line |= {"data": name, "ours": mean, "low": low, "high": high, "seeds": len(a),
