@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -44,6 +45,7 @@ ROWS = {
     "res2,3,4": ("res2", "res3", "res4"),
     "res4a-f": ("res4:",),
     "res2,3,4,5ab": ("res2", "res3", "res4", "res5:-1"),
+    "control": ("res5",),  # ours: the same layers on the last map itself, so that nothing of the middle is added
     "fmn": "pool1",
     **{f"fmn-{layer}": layer for layer in ("res1", "res2", "res3", "res4")},
     "nomask": "pool1",
@@ -77,7 +79,8 @@ class PersonRun:
     epochs; backbone_lr: factor on the learning rate of backbone parameters.
     flip, pad, crop, erase: see :class:`~cdimlib.data.augment.PersonInput`.
     margin, rank_weight: of the ranking hinge; a mask network has no default margin, since its paper gives none.
-    mask_epochs, mask_period: of stage 2 (0: as stage 1); alpha: of the descriptor; rerank: judge re-ranked lists too.
+    mask_epochs, mask_period: of stage 2 (0: as stage 1); mask_lr: factor on the learning rate of the mask's W, which
+    needs one where no batch normalisation follows; alpha: of the descriptor; rerank: judge re-ranked lists too.
     validation: share of training identities held out to choose a checkpoint, ``evaluations`` times; with 0 all are
     trained on and the last weights are taken, which looks at no test image either.
     label: a word for the file name, to tell runs apart that differ in other settings.
@@ -117,6 +120,7 @@ class PersonRun:
     rank_weight: float = 1.0
     mask_epochs: float = 0
     mask_period: float = 0
+    mask_lr: float = 1.0
     alpha: float = 0.5
     rerank: bool = False
     validation: float = 0.0
@@ -152,8 +156,9 @@ class PersonRun:
 
     @property
     def settings(self) -> dict:
-        """All settings, as a result keeps them; ``also`` only where something was asked for."""
-        return {name: value for name, value in asdict(self).items() if name != "also" or value}
+        """All settings, as a result keeps them; ``also`` and ``mask_lr`` only where they are not the default."""
+        unasked = {"also": (), "mask_lr": 1}
+        return {k: value for k, value in asdict(self).items() if k not in unasked or value != unasked[k]}
 
     def load(self, words: str, root=None) -> Benchmark:
         """The benchmark that a name, perhaps with knobs, stands for, in this run's size and pixels."""
@@ -239,7 +244,7 @@ def train_person(
         steps = max(1, round(epochs * per_epoch))
         config = TrainConfig(
             steps, run.lr, run.optimizer, run.weight_decay, run.schedule, decay=run.decay, seed=seed,
-            period=max(1, round(period * per_epoch)), lr_scale=scales if run.backbone_lr != 1 else (),
+            period=max(1, round(period * per_epoch)), lr_scale=tuple(scale for scale in scales if scale[1] != 1),
             evaluate_every=max(1, steps // run.evaluations), precision=run.precision,
         )
         if run.compile:
@@ -253,7 +258,7 @@ def train_person(
     name = f"{checkpoint_name(run)}-{data:08x}"
     def train_global(net, seed) -> None:
         first = checkpoint_name(replace(run, row="fmn", seed=seed, margin=0, rank_weight=1, mask_epochs=0,
-                                        mask_period=0, alpha=0.5, rerank=False, label=""))  # fmt: skip
+                                        mask_period=0, mask_lr=1, alpha=0.5, rerank=False, label=""))  # fmt: skip
         stage(net, identity_objective(run.smoothing), run.epochs, run.period, f"grn-{first}-{data:08x}",
               (("backbone", run.backbone_lr),), seed)
 
@@ -266,7 +271,7 @@ def train_person(
             return GlobalPair(model.grn, other, run.alpha), histories
         model.freeze_global()
         stage(model, mask_objective(run.margin, run.rank_weight, run.smoothing), run.mask_epochs or run.epochs,
-              run.mask_period or run.period, name, (("lan.backbone", run.backbone_lr),))
+              run.mask_period or run.period, name, (("lan.backbone", run.backbone_lr), ("mask", run.mask_lr)))
     else:
         stage(model, identity_objective(run.smoothing), run.epochs, run.period, name, (("backbone", run.backbone_lr),))
     return model, histories
@@ -390,3 +395,22 @@ def run_grid(runs: list[PersonRun], *, root=None, folder=None, work=None, progre
             leftover.unlink()
         done += found
     return done
+
+
+def beside(paper: str, table: int, found: list[dict], benchmark: str) -> pd.DataFrame:
+    """The rows of a printed table that are ours, beside results on a benchmark: rank-1 and mAP, mean ± spread (seeds).
+
+    found: results, of one budget; of a table with several data sets the benchmark's own is shown. A toy town has none
+    and stands beside all of them: a stand-in, whose numbers say something about each other and not about the paper's.
+    """
+    printed, rows, lines = results.paper_table(paper, table), TABLES[paper, table], []
+    printed = printed[(printed["dataset"] == benchmark) | (benchmark not in set(printed["dataset"]))]
+    for (data, protocol, method), part in printed.groupby(["dataset", "protocol", "method"], sort=False):
+        if method in rows:
+            mine = [r for r in found if r["row"] == rows[method]]
+            words = f"{benchmark} multi-query" if protocol == "multi query" else benchmark
+            values = part.set_index("metric")["value"]
+            cells = {m: (values.get(m), results.cell(mine, words, m)) for m in ("acc@1", "mAP")}
+            lines.append({"paper's data": data, "protocol": protocol, "method": method, "our row": rows[method]}
+                         | {f"{who} {m}": cells[m][i] for m in cells for i, who in enumerate(("paper", "ours"))})
+    return pd.DataFrame(lines)

@@ -130,6 +130,7 @@ class TestRows:
         assert pe.taps_of("res4a-f", nets["resnet50"]) == tuple(f"res4{u}" for u in "abcdef")
         assert pe.taps_of("res2,3,4,5ab", nets["resnet50"]) == ("res2", "res3", "res4", "res5a", "res5b")
         assert pe.taps_of("vanilla", nets["resnet50"]) == ()
+        assert pe.taps_of("control", nets["resnet50"]) == ("res5",)
         assert pe.taps_of("fusion", nets["mobilenet_v2"]) == ("res5a", "res5b", "res5c", "res5d")
 
     def test_every_printed_method_of_ours_is_a_row(self):
@@ -137,6 +138,18 @@ class TestRows:
         for (paper, table), methods in pe.TABLES.items():
             printed = set(results.paper_table(paper, table)["method"])
             assert methods.keys() <= printed and set(methods.values()) <= made
+
+    def test_printed_rows_beside_ours(self):
+        """A town stands beside a table's only database, CUHK03 beside its own half; multi query has its own metrics."""
+        judged = {"acc@1": 50.0, "mAP": 40.0}
+        runs = [{"row": "fusion", "metrics": {"toytown-plaza": judged, "cuhk03-np": {**judged, "mAP": 30.0 + i},
+                                              "toytown-plaza multi-query": {**judged, "mAP": 60.0}}} for i in (0, 2)]
+        town = pe.beside(pe.FUSION, 4, runs, "toytown-plaza").set_index(["method", "protocol"])
+        assert list(town["ours mAP"]) == ["not run", "not run", "40.0 ± 0.0 (2)", "60.0 ± 0.0 (2)"]
+        assert town.loc[("Ours", "multi query"), "paper mAP"] == 82.37 and set(town["our row"]) == {"vanilla", "fusion"}
+        real = pe.beside(pe.FUSION, 6, runs, "cuhk03-np")
+        assert list(real["paper's data"]) == ["cuhk03-np"] * 2
+        assert list(real.loc[1, ["paper mAP", "ours mAP"]]) == [43.51, "31.0 ± 1.4 (2)"]
 
     def test_published_recipes(self):
         run = pe.as_published("fusion", benchmark="cuhk03-np")
@@ -301,6 +314,12 @@ class TestRuns:
             assert all(torch.equal(value, grn[seed][name]) for name, value in net.state_dict().items())
         assert len(list(tmp_path.glob("grn-*.pt"))) == 2 and "m0.1" not in found[2]["budget"]
         assert replace(run, rank_weight=0.0).budget().endswith("m0.1w0")
+        still = replace(run, row="fmn", mask_lr=0.0)
+        pe.seed_everything(0)
+        start = pe.build(still, 8).mask.weight
+        assert torch.equal(pe.train_person(still, world, work=tmp_path, progress=False)[0].mask.weight, start)
+        assert start.any() and len(list(tmp_path.glob("grn-*.pt"))) == 2, "stage 1 does not depend on it"
+        assert "mask_lr" not in run.settings and still.settings["mask_lr"] == 0
 
     def test_held_out_people_choose_the_checkpoint(self, world):
         run = pe.PersonRun("fusion", **TINY, validation=0.25, evaluations=3)
