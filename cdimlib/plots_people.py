@@ -148,3 +148,27 @@ def timeline(
     if people:
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
     return axes.figure
+
+
+def heat_maps(
+    images: Sequence, maps: Mapping[str, Sequence], captions: Sequence[str] | None = None, *, size: float = 0.8
+) -> Figure:
+    """Images [3, H, W] in a row, and below them the same under each of ``maps`` (name -> N maps [h, w]).
+
+    Red is large; each row has one colour scale, from its smallest value (clear) to its largest. size: width of an image
+    in inches.
+    """
+    if wrong := {name: len(rows) for name, rows in maps.items() if len(rows) != len(images)}:
+        raise ValueError(f"there are {len(images)} images, but maps for others: {wrong}")
+    height, width = _picture(images[0]).shape[:2]
+    shape = (len(images) * (size + 0.06) + 0.3, (len(maps) + 1) * (size * height / width + 0.06) + 0.2)
+    figure, axes = plt.subplots(len(maps) + 1, len(images), figsize=shape, squeeze=False)
+    for row, (name, values) in enumerate({"image": None, **maps}.items()):
+        for column, (ax, image) in enumerate(zip(axes[row], images, strict=True)):
+            _show(ax, image, captions[column] if captions is not None and not row else None)
+            if values is not None:
+                ends = {"vmin": min(np.min(v) for v in values), "vmax": max(np.max(v) for v in values)}
+                ax.imshow(np.asarray(values[column]), cmap="Reds", alpha=0.65, interpolation="bilinear",
+                          extent=(-0.5, width - 0.5, height - 0.5, -0.5), **ends)  # fmt: skip
+        axes[row, 0].set_ylabel(name)
+    return figure

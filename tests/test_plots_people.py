@@ -110,3 +110,24 @@ class TestTimeline:
         places = axes.xaxis.get_majorticklocs()
         assert set(np.diff(places)) == {step} and not axes.get_legend()
         assert axes.xaxis.get_major_formatter()(32700.0, 0) == "9:05"
+
+
+MAPS = np.random.default_rng(0).random((3, 4, 2))
+
+
+class TestHeatMaps:
+    def test_images_above_their_maps_with_a_scale_per_row(self):
+        maps = {"GRN": MAPS, "mask": 1 + MAPS}
+        axes = np.array(plots_people.heat_maps(people(3), maps, ["a", "b", "c"]).axes).reshape(3, 3)
+        assert [a.get_ylabel() for a in axes[:, 0]] == ["image", "GRN", "mask"]
+        assert [a.get_title() for a in axes[0]] == ["a", "b", "c"] and not axes[1, 0].get_title()
+        assert [len(a.images) for a in axes.flat] == [1] * 3 + [2] * 6
+        for row, values in zip(axes[1:], maps.values(), strict=True):
+            for ax, value in zip(row, values, strict=True):
+                assert np.array_equal(ax.images[1].get_array(), value)
+                assert ax.images[1].get_clim() == (values.min(), values.max())
+                assert ax.images[1].get_extent() == ax.images[0].get_extent(), "the map lies over the whole image"
+
+    def test_refuses(self):
+        with pytest.raises(ValueError, match=r"there are 3 images, but maps for others: {'GRN': 2}"):
+            plots_people.heat_maps(people(3), {"GRN": MAPS[:2]})
