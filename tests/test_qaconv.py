@@ -433,6 +433,16 @@ class TestBaselines:
         logits = (cosine - cosine.mean()) / (cosine.var(correction=0) + 1e-5).sqrt()
         torch.testing.assert_close(memory.loss(queries, labels), focal(logits, torch.eye(3)[labels].bool()))
 
+    @pytest.mark.parametrize("scale", [2.0, -2.0])
+    @pytest.mark.parametrize("training", [False, True])
+    def test_a_larger_cosine_is_a_larger_logit(self, scale, training):
+        model = PooledMaps(PIXELS, **SMALL).train(training)
+        torch.nn.init.constant_(model.logit_bn.weight, scale)
+        vectors = torch.randn(5, 16)
+        order = model.cosine(vectors, vectors).flatten().argsort()
+        assert (model.logits(vectors, vectors).flatten()[order].diff() >= 0).all()
+        assert (model.logit_bn.running_var != 1) == training
+
     def test_softmax_and_centre_loss(self):
         images, labels = torch.rand(4, 3, *PIXELS), torch.tensor([1, 1, 0, 1])
         model = Classifier(PooledMaps(PIXELS, **SMALL), 3, center=0.1).train()

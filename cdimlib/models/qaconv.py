@@ -237,7 +237,9 @@ class PooledMaps(VectorMatcher):
     """The baselines' matcher: the same maps averaged over space, a vector [N, d]; the score is the cosine.
 
     ``logits`` (for the class memory) sends the cosine through one-channel batch normalisation: the paper says only "the
-    Cosine similarity measure ... instead of the QAConv similarity", and a sigmoid needs a scale. QAConv, Sec. 5.3.
+    Cosine similarity measure ... instead of the QAConv similarity", and a sigmoid needs a scale. The scale's size is
+    taken: at the rates of the paper its sign turns in the first steps, and then what is *unlike* would be a match.
+    QAConv, Sec. 5.3.
     """
 
     def __init__(self, pixels: tuple[int, int] = (128, 64), **maps):
@@ -250,8 +252,9 @@ class PooledMaps(VectorMatcher):
         return self.maps(images).mean(dim=(2, 3))  # [N, d, h, w] -> [N, d]
 
     def logits(self, queries: Tensor, gallery: Tensor) -> Tensor:
-        cosine = self.cosine(queries, gallery)
-        return self.logit_bn(cosine.view(1, 1, -1)).view_as(cosine)
+        cosine, norm = self.cosine(queries, gallery), self.logit_bn
+        statistics = norm.running_mean, norm.running_var, norm.weight.abs(), norm.bias, norm.training, norm.momentum
+        return F.batch_norm(cosine.view(1, 1, -1), *statistics, norm.eps).view_as(cosine)
 
 
 class ClassMemory(nn.Module):
