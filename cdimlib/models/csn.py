@@ -16,8 +16,15 @@ from .matcher import Matcher
 from .stn import CentreCrop, PartSTN, conv_block, stripes
 
 CHANNELS = 96
-#: level -> side of its parts; the paper gives 10 and 5 for levels 2 and 3, and nothing for level 4
+#: level -> side of its parts at 160 x 60; the paper gives 10 and 5 for levels 2 and 3, and nothing for level 4
 PART_SIZES = {2: 10, 3: 5, 4: 5}
+
+
+def part_sizes(size: tuple[int, int]) -> dict[int, int]:
+    """``PART_SIZES`` for images of another (height, width), in proportion to the height: 6, 3, 3 at 96 x 36."""
+    return {level: max(2, round(side * size[0] / 160)) for level, side in PART_SIZES.items()}
+
+
 #: rows of Tables 3 and 4; "cls" is "L2,L3" without the contrastive loss, C3 is L4 and C4 is L2,L3,L4
 VARIANTS = {
     "L2": {"levels": (2,)}, "L3": {"levels": (3,)}, "L4": {"levels": (4,)}, "L2,L3": {"levels": (2, 3)},
@@ -78,7 +85,8 @@ class ConvSimilarityNet(Matcher):
     parts: "stn" (a window in each of three stripes), "whole" (one window of the undivided map: C1), or "centre" (the
     middle of each stripe: C2).
     contrastive: with the ranking net; without it the score is the probability alone.
-    size: (height, width) of the images. batch_norm: False leaves exactly the parameters that the paper's Table 1 names.
+    size: (height, width) of the images. part_sizes: level -> side of its parts, by default ``PART_SIZES``.
+    batch_norm: False leaves exactly the parameters that the paper's Table 1 names.
 
     An image is encoded once; a pair costs the correlations and three small convolutions. The score is symmetric only as
     far as training makes it so: swapping the images swaps groups of channels ahead of conv4.
@@ -88,6 +96,7 @@ class ConvSimilarityNet(Matcher):
     def __init__(
         self, levels: tuple[int, ...] = (2, 3), *, parts: str = "stn", contrastive: bool = True,
         size: tuple[int, int] = (160, 60), batch_norm: bool = True, early_pool: bool = False,
+        part_sizes: dict[int, int] | None = None,
     ):
         super().__init__()
         levels = tuple(levels)
@@ -96,15 +105,17 @@ class ConvSimilarityNet(Matcher):
         if parts not in ("stn", "whole", "centre"):
             raise ValueError(f"parts must be 'stn', 'whole' or 'centre', not {parts!r}")
         self.levels, self.size, self.divided = levels, tuple(size), parts != "whole"
+        self.part_sizes = {**PART_SIZES, **(part_sizes or {})}
         half, quarter, eighth = (tuple(-(-side // by) for side in size) for by in (2, 4, 8))
         late = 4 in levels and not early_pool  # level 3 keeps level 2's size
         self.map_sizes = {1: half, 2: quarter, 3: quarter if late else eighth, 4: eighth}
         for level in levels:
-            (height, width), f = self.map_sizes[level], PART_SIZES[level]
+            (height, width), f = self.map_sizes[level], self.part_sizes[level]
             if height // 2 < f or width < f:
                 raise ValueError(
                     f"images of {size[0]} x {size[1]} are too small: at level {level} half the map is {height // 2} x "
-                    f"{width} cells, a part {f} x {f}; use at least 80 x 40 pixels"
+                    f"{width} cells, a part {f} x {f}; use at least {8 * f if level == 2 else 16 * f} x "
+                    f"{(4 if level == 2 else 8) * f} pixels or smaller part_sizes"
                 )
         plan = {"1": (3, 32, 5, True), "2": (32, 96, 3, True), "3": (96, 96, 3, not late), "4": (96, 96, 3, late)}
         self.trunk = nn.ModuleDict({
@@ -112,8 +123,8 @@ class ConvSimilarityNet(Matcher):
             for name in plan if int(name) <= max(levels)
         })
         self.attend = nn.ModuleDict({
-            str(level): CentreCrop(PART_SIZES[level]) if parts == "centre"
-            else PartSTN(CHANNELS, PART_SIZES[level], batch_norm=batch_norm)
+            str(level): CentreCrop(self.part_sizes[level]) if parts == "centre"
+            else PartSTN(CHANNELS, self.part_sizes[level], batch_norm=batch_norm)
             for level in levels
         })
         self.ranking = RankingNet(levels, batch_norm=batch_norm) if contrastive else None
@@ -141,7 +152,7 @@ class ConvSimilarityNet(Matcher):
         """Shapes of what a row of features holds: maps, parts and transforms of each level, then the unit vector."""
         shapes = []
         for level in self.levels:
-            k, f = self.parts_per_level, PART_SIZES[level]
+            k, f = self.parts_per_level, self.part_sizes[level]
             shapes += [(CHANNELS, *self.map_sizes[level]), (k, CHANNELS, f, f), (k, 2, 3)]
         return shapes + ([(256,)] if self.ranking else [])
 

@@ -1,0 +1,238 @@
+"""Experiments with multi-level similarity: a configuration becomes a result (see :mod:`cdimlib.results`).
+
+A pair model is judged single-shot, as its paper does, and in the toy towns also as every other matcher of the book.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from . import results
+from .data import Benchmark, DataNotFound, Split, load
+from .data.augment import normalise, shift_or_flip
+from .data.cuhk03 import classic
+from .data.samplers import CrossViewPairSampler, generator_for
+from .models.csn import VARIANTS, ConvSimilarityNet, pair_objective, part_sizes
+from .retrieval import encode, rank_metrics, similarity
+from .retrieval.protocols import judge, single_shot
+from .training import History, TrainConfig, fit, pick_device, seed_everything
+
+PAPER = "multilevel-similarity"
+_LEVELS = {"Ours-(L2, L3)": "L2,L3", "Ours-(L2, L3, L4)": "L2,L3,L4"}
+_SINGLE = {"Ours-cls": "cls", "Ours-L2": "L2", "Ours-L3": "L3", "Ours-L4": "L4"}
+#: (paper, table) -> method as printed -> our row; C3 and C4 are rows of Table 3 under another name
+TABLES = {(PAPER, 2): _LEVELS, (PAPER, 3): _SINGLE | _LEVELS,
+          (PAPER, 4): {"C1": "C1", "C2": "C2", "C3": "L4", "C4": "L2,L3,L4"}}
+
+
+@dataclass(frozen=True)
+class CSNRun:
+    """One training of a pair model, by default as in the paper (Sec. 4.2).
+
+    variant: a key of ``VARIANTS``; benchmark: "cuhk03", "cuhk03/labeled", "cuhk01", "viper", or a toy town, with its
+    ``size``; also: others on which to judge the same weights; seed: of the training, and the number of the random split
+    where a set has several; people: training identities to use (0: all); pixels: (H, W), the parts follow from it.
+    epochs: passes over the cross-camera matches of the training set; steps: optimiser updates instead, if not 0.
+    batch: pairs of a step; negatives: for each match; shifts: shifted copies beside each image and its mirror image (2
+    for CUHK03, 5 for the others), None for no augmentation. lr, weight_decay, schedule: see ``TrainConfig``; rotation:
+    weight of the L1 term. validation: share of training identities held out (of CUHK03 its 100, whatever the number) to
+    choose among ``evaluations`` checkpoints; with 0 the last weights are taken.
+    shots: most images of an identity among the queries and in the gallery, 0 for all; draws: random galleries; x_corr:
+    judge by that easier style too (every image against every other). label: a word for the file name.
+    """
+
+    variant: str = "L2,L3"
+    benchmark: str = "toytown-plaza"
+    also: tuple[str, ...] = ()
+    seed: int = 0
+    size: str | None = None
+    people: int = 0
+    pixels: tuple[int, int] = (160, 60)
+    epochs: float = 5
+    steps: int = 0
+    batch: int = 256
+    negatives: int = 2
+    shifts: int | None = 2
+    lr: float = 5e-4
+    weight_decay: float = 5e-4
+    schedule: str = "constant"
+    rotation: float = 0.1
+    validation: float = 0.0
+    evaluations: int = 5
+    shots: tuple[int, int] = (0, 0)
+    draws: int = 10
+    x_corr: bool = False
+    precision: str = "auto"
+    label: str = ""
+
+    def __post_init__(self):
+        if self.variant not in VARIANTS:
+            raise ValueError(f"unknown variant {self.variant!r}: choose from {', '.join(map(repr, VARIANTS))}")
+        for name in ("also", "pixels", "shots"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    @property
+    def budget(self) -> str:
+        """The part of a result's name that says how large a run was."""
+        long = f"{self.steps}x{self.batch}" if self.steps else f"{self.epochs:g}ep"
+        return "-".join(word for word in (f"{self.pixels[0]}x{self.pixels[1]}", long, self.label) if word)
+
+
+def as_published(variant: str, benchmark: str = "cuhk03", **changes) -> CSNRun:
+    """The paper's recipe: batches of 256 and 2 shifted copies for CUHK03, 128 and 5 for the others (Sec. 4.2)."""
+    batch, shifts = (256, 2) if benchmark.startswith("cuhk03") else (128, 5)
+    return CSNRun(variant, benchmark, **{"batch": batch, "shifts": shifts, **changes})
+
+
+def open_benchmark(run: CSNRun, name: str, root=None) -> Benchmark:
+    """A benchmark as a run wants it; where CUHK03 has no raw file, cut from the folders of its new protocol."""
+    if name.startswith("toytown"):
+        return load(name, root, pixels=run.pixels, **({"size": run.size} if run.size else {}))
+    try:
+        return load(name, root, split=run.seed, pixels=run.pixels, verbose=False)
+    except DataNotFound:
+        if not name.startswith("cuhk03"):
+            raise
+    cut = load(name.replace("cuhk03", "cuhk03-np"), root, pixels=run.pixels, verbose=False)
+    return classic(cut, split=run.seed)
+
+
+def pair_batches(train: Split, run: CSNRun, device="cpu") -> tuple[Callable, CrossViewPairSampler]:
+    """(seed, step) -> the batch that ``pair_objective`` takes, from images that live on the device; and its sampler."""
+    sampler, images = CrossViewPairSampler(train, run.batch, run.negatives), train.images.to(device)
+
+    def batches(seed: int, step: int):
+        index, *pairs = (torch.as_tensor(part, device=device) for part in sampler(seed, step))
+        augment = (lambda x, _: x) if run.shifts is None else partial(shift_or_flip, shifts=run.shifts)
+        return normalise(augment(images[index], generator_for(seed, step))), *pairs
+
+    return batches, sampler
+
+
+def few(split: Split, shots: int, seed: int = 0) -> Split:
+    """At most ``shots`` random images of each identity (0: all), of as many different cameras as there are."""
+    table = pd.DataFrame({"id": split.ids, "cam": split.cams}).sample(frac=1, random_state=seed)
+    table["turn"] = table.groupby(["id", "cam"]).cumcount()  # first one image of every camera
+    kept = table.sort_values("turn", kind="stable").groupby("id").head(shots or len(split)).index
+    return split.where(np.sort(kept))
+
+
+def judge_pairs(run: CSNRun, model: nn.Module, bench: Benchmark, *, x_corr: bool = False) -> tuple[dict, int]:
+    """Metrics by name, and how many pairs were scored.
+
+    On real data the benchmark's name stands for the single-shot protocol, strictly across cameras ("first_rank" is in
+    the gallery of all that were scored). In a toy town it stands for the ordinary protocol, if nothing was left out,
+    and "<name> single-shot" for that. "<name> x-corr" is the other style of single-shot.
+    """
+    sides = [few(split, shots, run.seed) for split, shots in zip((bench.query, bench.gallery), run.shots, strict=True)]
+    query, gallery = (encode(model, split.images, normalise) for split in sides)
+    model.eval()
+    both, everybody = torch.cat([query, gallery]), np.concatenate([split.ids for split in sides])
+    scores = similarity(model, both, both) if x_corr else similarity(model, query, gallery)
+    block = scores[: len(query), len(query) :] if x_corr else scores
+    labels, town = (*(s.ids for s in sides), *(s.cams for s in sides)), bench.name.startswith("toytown")
+    asked, out = {bench.name + " single-shot" * town: (block, *labels, "cross-camera")}, {}
+    if x_corr:
+        asked[f"{bench.name} x-corr"] = (scores, everybody, everybody, None, None, "x-corr")
+    for name, (matrix, *marks, style) in asked.items():
+        shown = single_shot(matrix, *marks, repeats=run.draws, seed=run.seed, style=style)
+        out[name] = {**{f"acc@{k}": shown.accuracy(k) for k in (1, 5, 10, 20)}, "spread@1": 100 * shown.spread[0],
+                     "queries": shown.num_valid, "protocol": shown.protocol,
+                     "first_rank": rank_metrics(block, *labels).first_rank.tolist()}
+    if town and run.shots == (0, 0):
+        out[bench.name] = judge(block, *((None, s.ids, s.cams) for s in sides))
+    return out, scores.numel()
+
+
+def train_csn(run: CSNRun, bench: Benchmark, *, work=None, progress: bool = True) -> tuple[ConvSimilarityNet, History]:
+    """Train one configuration on ``bench.train``; work: folder of checkpoints to resume from."""
+    device, held, part = pick_device(), bench, bench.meta.get("validation")
+    if run.validation and part:
+        held = replace(bench, query=part.where(part.cams == 1), gallery=part.where(part.cams == 2))
+    elif run.validation:
+        held = bench.with_validation(run.validation, seed=run.seed)
+    batches, sampler = pair_batches(held.train, run, device)
+    steps = run.steps or max(1, round(run.epochs * sampler.steps_per_epoch))
+    seed_everything(run.seed)
+    model = ConvSimilarityNet.variant(run.variant, size=run.pixels, part_sizes=part_sizes(run.pixels)).to(device)
+    config = TrainConfig(steps, run.lr, "adamw", run.weight_decay, run.schedule, seed=run.seed,
+                         evaluate_every=max(1, steps // run.evaluations), precision=run.precision)
+
+    def validate(net) -> float:
+        return next(iter(judge_pairs(replace(run, shots=(1, 1)), net, held)[0].values()))["acc@1"]
+
+    data = zlib.crc32(held.train.images.contiguous().numpy())  # another town must not resume from this one's weights
+    return model, fit(
+        model, batches, partial(pair_objective, rotation=run.rotation), config, progress=progress, label=run.variant,
+        validate=validate if run.validation else None, checkpoint=work and Path(work) / f"{name_of(run)}-{data:08x}.pt")
+
+
+def name_of(run: CSNRun) -> str:
+    digest = hashlib.sha256(json.dumps(asdict(run), sort_keys=True).encode()).hexdigest()[:10]
+    return f"csn-{run.variant.replace(',', '_')}-s{run.seed}-{digest}"
+
+
+def run_csn(
+    run: CSNRun, *, bench: Benchmark | None = None, root=None, work: str | Path | None = None, progress: bool = True
+) -> tuple[dict, ConvSimilarityNet]:
+    """Train and test one configuration -> (its result, trained model).
+
+    bench: a benchmark to use instead of :func:`open_benchmark`'s. The test split is looked at once.
+    """
+    started, device = time.perf_counter(), pick_device()
+    bench = bench or open_benchmark(run, run.benchmark, root)
+    if run.people:
+        kept = np.random.default_rng(0).permutation(np.unique(bench.train.ids))[: run.people]
+        bench = replace(bench, train=bench.train.where(np.isin(bench.train.ids, kept)))
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    model, history = train_csn(run, bench, work=work, progress=progress)
+    metrics, pairs, judging = {}, 0, time.perf_counter()
+    for there in (bench, *(open_benchmark(run, name, root) for name in run.also)):
+        found, scored = judge_pairs(run, model, there, x_corr=run.x_corr)
+        metrics, pairs = metrics | found, pairs + scored
+    judging, seconds = time.perf_counter() - judging, history.data_seconds + history.model_seconds
+    trained = len(history.losses) * run.batch
+    return {
+        "paper": PAPER, "row": run.variant, "track": "scratch", "seed": run.seed, "budget": run.budget,
+        "config": asdict(run), "metrics": metrics,
+        "data": {"name": bench.name, "note": bench.note, "train_images": len(bench.train),
+                 "train_identities": len(np.unique(bench.train.ids)), "test_queries": len(bench.query),
+                 "gallery_images": len(bench.gallery)},
+        "protocol": next(iter(metrics.values()))["protocol"], "average_precision": "rectangle",
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "curve": {"loss": [round(v, 4) for v in history.losses[:: max(1, len(history.losses) // 100)]],
+                  "validation": history.validation, "best_step": history.best_step},
+        "train_pairs": trained, "train_pairs_per_second": round(trained / seconds, 1), "judged_pairs": pairs,
+        "judged_pairs_per_second": round(pairs / judging, 1), "model_seconds": round(history.model_seconds, 1),
+        "peak_memory_mib": round(results.peak_memory(device) or 0) or None,
+        "wall_seconds": round(time.perf_counter() - started, 1), **results.machine(device),
+    }, model
+
+
+def run_grid(runs: list[CSNRun], *, root=None, folder=None, work=None, progress: bool = True) -> list[dict]:
+    """Every run that has no result yet, in order; results are written as they come, so a stopped grid resumes."""
+    done = []
+    for run in runs:
+        stub = {"paper": PAPER, "track": "scratch", "row": run.variant, "seed": run.seed, "budget": run.budget,
+                "data": {"name": run.benchmark}}
+        if results.is_done(results.path_of(stub, folder), asdict(run), "give the run a label of its own"):
+            continue
+        result, _ = run_csn(run, root=root, work=work, progress=progress)
+        results.save(result, folder)
+        for leftover in Path(work).glob(f"{name_of(run)}-*") if work else ():
+            leftover.unlink()
+        done.append(result)
+    return done
