@@ -167,8 +167,9 @@ def heat_maps(
         for column, (ax, image) in enumerate(zip(axes[row], images, strict=True)):
             _show(ax, image, captions[column] if captions is not None and not row else None)
             if values is not None:
-                ends = {"vmin": min(np.min(v) for v in values), "vmax": max(np.max(v) for v in values)}
-                ax.imshow(np.asarray(values[column]), cmap="Reds", alpha=0.65, interpolation="bilinear",
+                values = [np.asarray(value) for value in values]
+                ends = {"vmin": np.min(values), "vmax": np.max(values)}
+                ax.imshow(values[column], cmap="Reds", alpha=0.65, interpolation="bilinear",
                           extent=(-0.5, width - 0.5, height - 0.5, -0.5), **ends)  # fmt: skip
         axes[row, 0].set_ylabel(name)
     return figure

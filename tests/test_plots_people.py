@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from conftest import people
 from matplotlib.colors import to_hex
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage, TextArea
@@ -117,7 +118,7 @@ MAPS = np.random.default_rng(0).random((3, 4, 2))
 
 class TestHeatMaps:
     def test_images_above_their_maps_with_a_scale_per_row(self):
-        maps = {"GRN": MAPS, "mask": 1 + MAPS}
+        maps = {"GRN": MAPS, "mask": torch.as_tensor(1 + MAPS)}
         axes = np.array(plots_people.heat_maps(people(3), maps, ["a", "b", "c"]).axes).reshape(3, 3)
         assert [a.get_ylabel() for a in axes[:, 0]] == ["image", "GRN", "mask"]
         assert [a.get_title() for a in axes[0]] == ["a", "b", "c"] and not axes[1, 0].get_title()
@@ -125,7 +126,7 @@ class TestHeatMaps:
         for row, values in zip(axes[1:], maps.values(), strict=True):
             for ax, value in zip(row, values, strict=True):
                 assert np.array_equal(ax.images[1].get_array(), value)
-                assert ax.images[1].get_clim() == (values.min(), values.max())
+                assert ax.images[1].get_clim() == (float(values.min()), float(values.max()))
                 assert ax.images[1].get_extent() == ax.images[0].get_extent(), "the map lies over the whole image"
 
     def test_refuses(self):
