@@ -67,7 +67,7 @@ def neighbour_graph(
 def lift_timeline(
     query_times, gallery_times, links: Sequence[tuple[int, int]], *, query: int = 0, tau: float, sigma: float,
     query_images: Sequence, gallery_images: Sequence, query_names: Sequence[str], gallery_names: Sequence[str],
-    matches: Sequence[bool] | None = None, height: float = 0.62,
+    matches: Sequence[bool] | None = None, height: float = 0.52,
 ) -> Figure:
     """Above, the query's camera, with the window of Eq. (3); below, a gallery camera, with the density p of Eq. (4).
 
@@ -83,8 +83,10 @@ def lift_timeline(
         axes.set(xlim=(times.min() - more, times.max() + more), ylim=(-0.75, 1.05), xlabel=f"seconds, {label}")
         axes.set_yticks([])
         axes.grid(False)
-        axes.spines[["left", "top", "right"]].set_visible(False)
+        axes.spines[["left", "right", "bottom" if axes is above else "top"]].set_visible(False)
         axes.axhline(0, color="0.7", linewidth=1, zorder=1)
+    above.xaxis.tick_top()  # out of the arrows' way
+    above.xaxis.set_label_position("top")
     above.axvspan(query_times[query] - tau, query_times[query] + tau, color=QUERY, alpha=0.12)
     above.annotate("near the query: less than τ away", (query_times[query] + tau, 0.98), (4, 0), va="top",
                    textcoords="offset points", fontsize=FONT - 1, color=QUERY)  # fmt: skip
