@@ -17,13 +17,15 @@ from run_notebook import known_parameters
 
 LINES, LINES_EXPERIMENT = 15, 30
 WORK_FOLDERS = {".ipynb_checkpoints", "runs", "_build"}
+COURSEWORK = ("book", "assignments")  # below it: source (tools/assignments.py checks it), solutions (in no contents)
 
 
 def pages(root: Path, *suffixes: str) -> list[Path]:
     """The sources of the pages below book/ with these suffixes (all: .md and .ipynb)."""
     suffixes = suffixes or (".md", ".ipynb")
     found = (p for p in (root / "book").rglob("*") if p.suffix in suffixes)
-    return sorted(p for p in found if not WORK_FOLDERS & set(p.relative_to(root).parts))
+    found = (p for p in found if not WORK_FOLDERS & set(p.relative_to(root).parts))
+    return sorted(p for p in found if p.relative_to(root).parts[:3] != (*COURSEWORK, "source"))
 
 
 def is_experiment(root: Path, path: Path) -> bool:
@@ -65,6 +67,7 @@ def check_toc(root: Path) -> list[str]:
     """Every page stands once in the table of contents, every entry is a page."""
     entries = toc_entries(root)
     sources = [str(p.relative_to(root).with_suffix("")) for p in pages(root)]
+    sources = [name for name in sources if not name.startswith("book/assignments/solutions/")]
     found = [f"_toc.yml names {name}, but there is no such page" for name in entries if name not in sources]
     found += [f"{name} is not in _toc.yml" for name in sources if name not in entries]
     found += [f"_toc.yml names {name} more than once" for name in sorted(set(entries)) if entries.count(name) > 1]
