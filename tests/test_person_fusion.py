@@ -83,6 +83,12 @@ class TestModel:
         expected = expected @ model.classifier.weight.T + model.classifier.bias
         torch.testing.assert_close(model.logits(images), expected, rtol=1e-4, atol=1e-5)
 
+    def test_the_last_map_can_be_joined_with_itself(self, images):
+        """The control: through the reducing layer, and as it is."""
+        model = small(taps=("res5",))
+        last = model.backbone.stages(images, keep=("res5",))["res5"].mean(dim=(2, 3))
+        torch.testing.assert_close(model.feature(images), torch.cat([model.reduce(last), last], dim=1))
+
     def test_unit_lengths(self, images):
         lengths = {unit: small(unit=unit)(images) for unit in ("whole", "parts", "none")}
         assert lengths["whole"].norm(dim=1).tolist() == pytest.approx([1] * 3)

@@ -147,7 +147,7 @@ class PersonFusion(VectorMatcher):
 
     def feature(self, images: Tensor) -> Tensor:
         """[N, 3, H, W] -> the joined feature [N, D] that the classifier sees, of any length."""
-        maps = self.backbone.stages(images, keep=(*self.taps, "res5"))
+        maps = self.backbone.stages(images, keep=tuple(dict.fromkeys((*self.taps, "res5"))))
         parts = [maps["res5"].mean(dim=(2, 3))]  # [N, C, h, w] -> [N, C]
         if self.taps:
             parts.insert(0, self.reduce(torch.cat([mid_vector(maps[tap], self.pooling) for tap in self.taps], dim=1)))
