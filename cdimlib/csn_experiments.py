@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from . import results
-from .data import Benchmark, DataNotFound, Split, load
+from .data import Benchmark, Split, at_hand, load
 from .data.augment import normalise, shift_or_flip
 from .data.cuhk03 import classic
 from .data.samplers import CrossViewPairSampler, generator_for
@@ -45,12 +45,12 @@ class CSNRun:
     ``size``; also: others on which to judge the same weights; seed: of the training, and the number of the random split
     where a set has several; people: training identities to use (0: all); pixels: (H, W), the parts follow from it.
     epochs: passes over the cross-camera matches of the training set; steps: optimiser updates instead, if not 0.
-    batch: pairs of a step; negatives: for each match; shifts: shifted copies beside each image and its mirror image (2
-    for CUHK03, 5 for the others), None for no augmentation. lr, weight_decay, schedule: see ``TrainConfig``; rotation:
-    weight of the L1 term. validation: share of training identities held out (of CUHK03 its 100, whatever the number) to
-    choose among ``evaluations`` checkpoints; with 0 the last weights are taken.
-    shots: most images of an identity among the queries and in the gallery, 0 for all; draws: random galleries; x_corr:
-    judge by that easier style too (every image against every other). label: a word for the file name.
+    batch: pairs of a step; shifts: shifted copies beside each image and its mirror image, None for no augmentation; lr,
+    weight_decay, schedule: see ``TrainConfig``; rotation: weight of the L1 term.
+    validation: share of training identities held out (CUHK03 has 100 for it, whatever the number) to choose among
+    ``evaluations`` checkpoints; with 0 the last weights are taken. shots: most images of an identity among the queries
+    and in the gallery, 0 for all; draws: random galleries; x_corr: judge by that easier style too (every image against
+    every other). label: a word for the file name.
     """
 
     variant: str = "L2,L3"
@@ -63,7 +63,6 @@ class CSNRun:
     epochs: float = 5
     steps: int = 0
     batch: int = 256
-    negatives: int = 2
     shifts: int | None = 2
     lr: float = 5e-4
     weight_decay: float = 5e-4
@@ -74,7 +73,6 @@ class CSNRun:
     shots: tuple[int, int] = (0, 0)
     draws: int = 10
     x_corr: bool = False
-    precision: str = "auto"
     label: str = ""
 
     def __post_init__(self):
@@ -100,18 +98,15 @@ def open_benchmark(run: CSNRun, name: str, root=None) -> Benchmark:
     """A benchmark as a run wants it; where CUHK03 has no raw file, cut from the folders of its new protocol."""
     if name.startswith("toytown"):
         return load(name, root, pixels=run.pixels, **({"size": run.size} if run.size else {}))
-    try:
-        return load(name, root, split=run.seed, pixels=run.pixels, verbose=False)
-    except DataNotFound:
-        if not name.startswith("cuhk03"):
-            raise
-    cut = load(name.replace("cuhk03", "cuhk03-np"), root, pixels=run.pixels, verbose=False)
-    return classic(cut, split=run.seed)
+    options = dict(pixels=run.pixels, verbose=False)
+    if name.startswith("cuhk03") and not at_hand(name, root):
+        return classic(load(name.replace("cuhk03", "cuhk03-np"), root, **options), run.seed)
+    return load(name, root, split=run.seed, **options)
 
 
 def pair_batches(train: Split, run: CSNRun, device="cpu") -> tuple[Callable, CrossViewPairSampler]:
     """(seed, step) -> the batch that ``pair_objective`` takes, from images that live on the device; and its sampler."""
-    sampler, images = CrossViewPairSampler(train, run.batch, run.negatives), train.images.to(device)
+    sampler, images = CrossViewPairSampler(train, run.batch), train.images.to(device)
 
     def batches(seed: int, step: int):
         index, *pairs = (torch.as_tensor(part, device=device) for part in sampler(seed, step))
@@ -124,19 +119,19 @@ def pair_batches(train: Split, run: CSNRun, device="cpu") -> tuple[Callable, Cro
 def few(split: Split, shots: int, seed: int = 0) -> Split:
     """At most ``shots`` random images of each identity (0: all), of as many different cameras as there are."""
     table = pd.DataFrame({"id": split.ids, "cam": split.cams}).sample(frac=1, random_state=seed)
-    table["turn"] = table.groupby(["id", "cam"]).cumcount()  # first one image of every camera
-    kept = table.sort_values("turn", kind="stable").groupby("id").head(shots or len(split)).index
-    return split.where(np.sort(kept))
+    turn = table.groupby(["id", "cam"]).cumcount()  # first one image of every camera
+    kept = table.loc[turn.sort_values(kind="stable").index].groupby("id").head(shots or len(split))
+    return split.where(np.sort(kept.index))
 
 
 def judge_pairs(run: CSNRun, model: nn.Module, bench: Benchmark, *, x_corr: bool = False) -> tuple[dict, int]:
     """Metrics by name, and how many pairs were scored.
 
-    On real data the benchmark's name stands for the single-shot protocol, strictly across cameras ("first_rank" is in
-    the gallery of all that were scored). In a toy town it stands for the ordinary protocol, if nothing was left out,
-    and "<name> single-shot" for that. "<name> x-corr" is the other style of single-shot.
+    On real data the benchmark's name stands for the single-shot protocol, strictly across cameras ("first_rank": of
+    each query that counts, in the gallery of all that were scored). In a toy town it stands for the ordinary protocol,
+    if nothing was left out, and "<name> single-shot" for that. "<name> x-corr" is the other style of single-shot.
     """
-    sides = [few(split, shots, run.seed) for split, shots in zip((bench.query, bench.gallery), run.shots, strict=True)]
+    sides = [few(split, shots) for split, shots in zip((bench.query, bench.gallery), run.shots, strict=True)]
     query, gallery = (encode(model, split.images, normalise) for split in sides)
     model.eval()
     both, everybody = torch.cat([query, gallery]), np.concatenate([split.ids for split in sides])
@@ -146,11 +141,11 @@ def judge_pairs(run: CSNRun, model: nn.Module, bench: Benchmark, *, x_corr: bool
     asked, out = {bench.name + " single-shot" * town: (block, *labels, "cross-camera")}, {}
     if x_corr:
         asked[f"{bench.name} x-corr"] = (scores, everybody, everybody, None, None, "x-corr")
+    ranks = rank_metrics(block, *labels).first_rank
     for name, (matrix, *marks, style) in asked.items():
         shown = single_shot(matrix, *marks, repeats=run.draws, seed=run.seed, style=style)
         out[name] = {**{f"acc@{k}": shown.accuracy(k) for k in (1, 5, 10, 20)}, "spread@1": 100 * shown.spread[0],
-                     "queries": shown.num_valid, "protocol": shown.protocol,
-                     "first_rank": rank_metrics(block, *labels).first_rank.tolist()}
+                     "queries": shown.num_valid, "protocol": shown.protocol, "first_rank": ranks[ranks > 0].tolist()}
     if town and run.shots == (0, 0):
         out[bench.name] = judge(block, *((None, s.ids, s.cams) for s in sides))
     return out, scores.numel()
@@ -168,7 +163,7 @@ def train_csn(run: CSNRun, bench: Benchmark, *, work=None, progress: bool = True
     seed_everything(run.seed)
     model = ConvSimilarityNet.variant(run.variant, size=run.pixels, part_sizes=part_sizes(run.pixels)).to(device)
     config = TrainConfig(steps, run.lr, "adamw", run.weight_decay, run.schedule, seed=run.seed,
-                         evaluate_every=max(1, steps // run.evaluations), precision=run.precision)
+                         evaluate_every=max(1, steps // run.evaluations))
 
     def validate(net) -> float:
         return next(iter(judge_pairs(replace(run, shots=(1, 1)), net, held)[0].values()))["acc@1"]
@@ -180,6 +175,7 @@ def train_csn(run: CSNRun, bench: Benchmark, *, work=None, progress: bool = True
 
 
 def name_of(run: CSNRun) -> str:
+    """Variant, seed and a digest of all settings."""
     digest = hashlib.sha256(json.dumps(asdict(run), sort_keys=True).encode()).hexdigest()[:10]
     return f"csn-{run.variant.replace(',', '_')}-s{run.seed}-{digest}"
 
@@ -191,19 +187,17 @@ def run_csn(
 
     bench: a benchmark to use instead of :func:`open_benchmark`'s. The test split is looked at once.
     """
-    started, device = time.perf_counter(), pick_device()
-    bench = bench or open_benchmark(run, run.benchmark, root)
+    started, device, bench = time.perf_counter(), pick_device(), bench or open_benchmark(run, run.benchmark, root)
     if run.people:
         kept = np.random.default_rng(0).permutation(np.unique(bench.train.ids))[: run.people]
         bench = replace(bench, train=bench.train.where(np.isin(bench.train.ids, kept)))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     model, history = train_csn(run, bench, work=work, progress=progress)
-    metrics, pairs, judging = {}, 0, time.perf_counter()
-    for there in (bench, *(open_benchmark(run, name, root) for name in run.also)):
-        found, scored = judge_pairs(run, model, there, x_corr=run.x_corr)
-        metrics, pairs = metrics | found, pairs + scored
+    places, judging = [bench, *(open_benchmark(run, name, root) for name in run.also)], time.perf_counter()
+    found = [judge_pairs(run, model, place, x_corr=run.x_corr) for place in places]
     judging, seconds = time.perf_counter() - judging, history.data_seconds + history.model_seconds
+    metrics, pairs = {name: m for part, _ in found for name, m in part.items()}, sum(count for _, count in found)
     trained = len(history.losses) * run.batch
     return {
         "paper": PAPER, "row": run.variant, "track": "scratch", "seed": run.seed, "budget": run.budget,
@@ -213,7 +207,7 @@ def run_csn(
                  "gallery_images": len(bench.gallery)},
         "protocol": next(iter(metrics.values()))["protocol"], "average_precision": "rectangle",
         "parameters": sum(p.numel() for p in model.parameters()),
-        "curve": {"loss": [round(v, 4) for v in history.losses[:: max(1, len(history.losses) // 100)]],
+        "curve": {"loss": np.round(history.losses[:: max(1, len(history.losses) // 100)], 4).tolist(),
                   "validation": history.validation, "best_step": history.best_step},
         "train_pairs": trained, "train_pairs_per_second": round(trained / seconds, 1), "judged_pairs": pairs,
         "judged_pairs_per_second": round(pairs / judging, 1), "model_seconds": round(history.model_seconds, 1),

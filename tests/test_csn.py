@@ -17,7 +17,15 @@ from cdimlib.data.augment import shift_or_flip
 from cdimlib.data.samplers import CrossViewPairSampler
 from cdimlib.losses import contrastive
 from cdimlib.models.correlation import correlate, halve
-from cdimlib.models.csn import VARIANTS, ConvSimilarityNet, complexity, pair_objective, simi_score
+from cdimlib.models.csn import (
+    PART_SIZES,
+    VARIANTS,
+    ConvSimilarityNet,
+    complexity,
+    pair_objective,
+    part_sizes,
+    simi_score,
+)
 from cdimlib.models.stn import INITIAL_SCALE, CentreCrop, PartSTN, bounded_transform, sample, stripes
 from cdimlib.results import paper_table
 from cdimlib.retrieval import encode, similarity
@@ -185,6 +193,15 @@ class TestNet:
         rows = encode(net, images, lambda x: x / 255, batch_size=2)
         scores = similarity(net, rows[:2], rows[2:], chunk=2)
         assert scores.shape == (2, 3) and net.training
+
+    @pytest.mark.parametrize(("size", "sides"), [((160, 60), PART_SIZES), ((96, 36), {2: 6, 3: 3, 4: 3}),
+                                                 ((48, 24), {2: 3, 3: 2, 4: 2})])  # fmt: skip
+    def test_parts_shrink_with_the_image(self, size, sides):
+        net = ConvSimilarityNet((2, 3, 4), size=size, part_sizes=part_sizes(size)).eval()
+        with torch.no_grad():
+            levels, _ = net.unpack(net.encode(people(2, size)))
+            assert net.score(*2 * [net.encode(people(2, size))]).shape == (2, 2)
+        assert {level: part.parts.shape[-1] for level, part in levels.items()} == sides == part_sizes(size)
 
     def test_similarity_maps_are_ordered_as_said(self):
         net = shake(ConvSimilarityNet((3,), size=SMALL))

@@ -68,6 +68,13 @@ class TestJudge:
         assert only[names[0]]["spread@1"] < 1e-9  # nothing left to draw
         np.testing.assert_allclose(only[names[0]]["acc@1"], 100 * np.mean(np.equal(only[names[0]]["first_rank"], 1)))
 
+    def test_skipped_queries_have_no_rank(self):
+        """Person 2 is in the gallery before the query's own camera only."""
+        query = views([1, 2, 3], [1, 2, 1])
+        bench = Benchmark("cuhk01", query, query, views([1, 2, 3], [2, 2, 2]))
+        metrics = judge_pairs(replace(TINY, shots=(0, 0)), Pixel(), bench)[0]["cuhk01"]
+        assert metrics["queries"] == 2 and metrics["first_rank"] == [1, 1] and metrics["acc@1"] == 100
+
     def test_branches_run_once_an_image(self, monkeypatch):
         """The judge scores every pair from features that were encoded once."""
         seen, encode = [], ConvSimilarityNet.encode
@@ -171,6 +178,7 @@ class TestClassicCut:
             return self.bench(210)
 
         monkeypatch.setattr(csn_experiments, "load", load)
+        monkeypatch.setenv("CDIM_DATA", "/nowhere")
         bench = open_benchmark(CSNRun(seed=2), "cuhk03/labeled")
         assert "split 2" in bench.note and len(np.unique(bench.train.ids)) == 10
         with pytest.raises(DataNotFound, match="cuhk01"):

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-#: pairs that go through the correlation together on a CPU (what fits its cache) and on a GPU
-CORRELATION_CHUNK = {"cpu": 4, "cuda": 256}
+#: cells of maps (of one channel) that go through the correlation together on a CPU, which is what fits its cache: those
+#: of 4 pairs at 40 x 15; and pairs on a GPU
+CPU_CELLS, GPU_PAIRS = 4 * 40 * 15, 256
 
 
 def correlate(maps: Tensor, parts: Tensor, *, chunk: int | None = None) -> Tensor:
@@ -18,7 +19,8 @@ def correlate(maps: Tensor, parts: Tensor, *, chunk: int | None = None) -> Tenso
     grouped convolution with P * K * C groups, run for ``chunk`` pairs at a time: few enough for the CPU's cache.
     Multilevel-similarity, Eq. (2), Sec. 3.1.
     """
-    return _Correlate.apply(maps, parts, chunk or CORRELATION_CHUNK.get(maps.device.type, len(maps)))
+    usual = max(1, CPU_CELLS // (maps.shape[2] * maps.shape[3])) if maps.device.type == "cpu" else GPU_PAIRS
+    return _Correlate.apply(maps, parts, chunk or usual)
 
 
 class _Correlate(torch.autograd.Function):

@@ -212,9 +212,9 @@ class ConvSimilarityNet(Matcher):
     def score(self, queries: Tensor, gallery: Tensor, *, chunk: int | None = None) -> Tensor:
         """SimiScore of every pair, [Q, D], [G, D] -> [Q, G], ``chunk`` pairs at a time. Multilevel-similarity, Eq. (7).
 
-        chunk: pairs alive at once (about 3 MB each at 160 x 60); by default 4 on a CPU, 512 on a GPU.
+        chunk: pairs alive at once (about 3 MB each at 160 x 60); by default 4 of that size on a CPU, 512 on a GPU.
         """
-        chunk = chunk or (4 if queries.device.type == "cpu" else 512)
+        chunk = chunk or (max(1, 4 * 160 * 60 // math.prod(self.size)) if queries.device.type == "cpu" else 512)
         pairs = torch.arange(len(queries) * len(gallery), device=queries.device)
         logits = [self.logits(queries[p // len(gallery)], gallery[p % len(gallery)]) for p in pairs.split(chunk)]
         probability = torch.cat(logits).float().softmax(dim=1)[:, 1].view(len(queries), len(gallery))
