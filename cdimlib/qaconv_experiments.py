@@ -55,7 +55,7 @@ class MatchRun:
 
     row: a key of ``ROWS``; benchmark, size: name and ``size`` for :func:`cdimlib.data.load` (size: of toy towns).
     also: more data to be judged on with the same weights. A name may be followed by options of ``load``,
-    "toytown-plaza misalignment=1": such data are judged without re-ranking and lifting.
+    "toytown-plaza misalignment=1", or by "plain": such data are judged without re-ranking and lifting.
     backbone, weights, tap, channels, pixels, symmetric: of :class:`~cdimlib.models.qaconv.QAConv`; scaled: bring images
     to ImageNet's mean and deviation (False: to 0..1 only, as the released code does); block: of :class:`BlockInput`.
     epochs, batch: passes over as many images as the training set has, images of a step; optimizer, lr, weight_decay,
@@ -150,7 +150,7 @@ def build(run: MatchRun, classes: int) -> ClassMemory | Classifier:
 def load_for(run: MatchRun, name: str, root=None) -> Benchmark:
     """The data of ``run.benchmark`` or of one of ``run.also``, at the run's size and pixels, under that very name."""
     source, *options = name.split()
-    pairs, size = (option.split("=") for option in options), {}
+    pairs, size = (option.split("=") for option in options if option != "plain"), {}
     if run.size and source.startswith("toytown"):
         size["size"] = run.size
     knobs = {key: int(value) if value.isdigit() else float(value) for key, value in pairs}
