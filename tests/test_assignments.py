@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import warnings
 
 import assignments
 import matplotlib.pyplot as plt
@@ -37,27 +38,27 @@ def solved(name: str) -> dict:
     return env
 
 
-def grade(name: str, answers: dict[str, str]) -> dict[str, tuple[float, float, str]]:
-    """test -> (points earned, points, message) if these questions are answered by this code and the others rightly.
+def grade(name: str, question: str, answer: str) -> dict[str, tuple[float, float, str]]:
+    """test -> (points earned, points, message) if one question is answered by this code and all others rightly.
 
-    Answers behind the first wrong one are given again, so that they call the wrong one if they call it at all.
+    Answers behind it are given again, so that they call it if they call it at all; what stands before it cannot change.
     """
-    env, again = dict(solved(name)), False
-    for piece in pieces(name):
-        again = again or (piece.kind == "answer" and piece.name in answers)
-        if again and piece.kind == "answer" and piece.cell.cell_type == "code":
+    first = next(i for i, p in enumerate(pieces(name)) if p.kind == "answer" and p.name == question)
+    env, behind = dict(solved(name)), pieces(name)[first:]
+    for piece in behind:
+        if piece.kind == "answer" and piece.cell.cell_type == "code":
             right = assignments.solved(piece.cell.source)
             for bound in assignments.bound(right):
                 env.pop(bound, None)
             with contextlib.suppress(Exception):  # as a grader does, which goes on behind a cell that fails
-                exec(answers.get(piece.name, right), env)
-    return judge(name, env)
+                exec(answer if piece.name == question else right, env)
+    return judge(behind, env)
 
 
-def judge(name: str, env: dict) -> dict[str, tuple[float, float, str]]:
-    """All tests, visible and hidden, on what a notebook has bound."""
+def judge(tests, env: dict) -> dict[str, tuple[float, float, str]]:
+    """Tests, visible and hidden, on what a notebook has bound."""
     found = {}
-    for piece in pieces(name):
+    for piece in tests:
         if piece.kind == "test":
             scope, message = {}, ""
             exec(piece.cell.source, scope)  # as a grader runs it: it sees its own imports and its arguments only
@@ -75,11 +76,12 @@ def test_generated_files_are_up_to_date():
 
 
 def run(path) -> dict:
-    """A generated notebook from top to bottom, as its reader runs it: what it binds."""
+    """A generated notebook from top to bottom, as its reader runs it: what it binds. A warning is an error."""
     env = {}
-    for cell in nbformat.read(path, as_version=4).cells:
-        if cell.cell_type == "code":
-            exec(runnable(cell.source), env)
+    with warnings.catch_warnings(action="error"):  # nbgrader takes what is written to standard error for a failure
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "code":
+                exec(runnable(cell.source), env)
     plt.close("all")
     return env
 
@@ -88,7 +90,7 @@ def run(path) -> dict:
 def test_the_solution_scores_full(name, root, capsys):
     earned = run(root / assignments.FOLDER / "solutions" / f"{name}.ipynb")["earned"]  # its last cell asserts the total
     assert earned == {p.name: p.points for p in pieces(name) if p.kind == "test"}
-    assert "not yet" not in "".join(capsys.readouterr())
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -98,7 +100,7 @@ def test_stubs_score_nothing_and_do_not_crash(name, root, capsys):
     visible = [p.name for p in pieces(name) if p.kind == "test" and not p.hidden]
     assert env["earned"] == dict.fromkeys(visible, 0)
     assert capsys.readouterr().err.count("not yet") == len(visible)
-    assert not any(earned for earned, _, _ in judge(name, env).values())
+    assert not any(earned for earned, _, _ in judge(pieces(name), env).values())
 
 
 # ASSIGNMENT, QUESTION, answer, points lost, words of the first message.
@@ -265,11 +267,165 @@ WRONG += [
      "    return 'better' if low >= 0 else 'worse' if high < 0 else 'undecided'", 2, "ends at zero"),
 ]
 
+A5 = "qaconv_and_time"
+PLACES = "def all_cosines(q, g):\n    q, g = (x.flatten(2) for x in (q, g))\n"
+MEMORY = "def memory_loss(logits, labels, written):\n    if not written.any(): return 0 * logits.sum()\n" \
+    "    same = (labels[:, None] == torch.arange(logits.shape[1])).float()\n" \
+    "    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, same, reduction='none')\n"
+LIFT = "def lift(scores, cams, when, times, tau, sigma, k):\n    out = np.zeros_like(scores)\n" \
+    "    for i, row in enumerate(near(cams, when, tau)):\n        found = pivots(scores, row, k)\n"
+WRONG += [
+    (A5, "cosines", PLACES + "    return torch.einsum('qdi,gdj->qgij', q, g)", 6, "products, not cosines"),
+    (A5, "cosines", PLACES + "    q, g = (x / x.norm(dim=1, keepdim=True).clamp(min=1e-12) for x in (q, g))\n"
+     "    return torch.einsum('qdi,gdj->qgji', q, g)", 2, "exchanged"),
+    (A5, "cosines", PLACES + "    q, g = (x / x.norm(dim=2, keepdim=True).clamp(min=1e-12) for x in (q, g))\n"
+     "    return torch.einsum('qdi,gdj->qgij', q, g)", 4, "unit length over d"),
+    (A5, "cosines", PLACES + "    q, g = (x / x.norm(dim=1, keepdim=True) for x in (q, g))\n"
+     "    return torch.einsum('qdi,gdj->qgij', q, g)", 3, "NaN"),
+    (A5, "best", "def best_matches(c): return torch.cat([c.amax(3), c.amax(2)], 2)", 3, "*query* comes first"),
+    (A5, "best", "def best_matches(c): return torch.cat([c.amax(2), c.amax(2)], 2)", 4, "one direction, twice"),
+    (A5, "best", "def best_matches(c): return c.amax((2, 3))", 6, "3 + 3 numbers"),
+    (A5, "best", "def best_matches(c): return torch.cat([c.mean(2), c.mean(3)], 2)", 6, "are right"),
+    (A5, "best", "def best_matches(c): return torch.cat([c.clamp(min=0).amax(2), c.clamp(min=0).amax(3)], 2)", 1,
+     "another's matches"),
+    (A5, "score", "def qa_score(q, g): return best_matches(all_cosines(q, g)).sum(2)", 3, "at most 1"),
+    (A5, "score", "def qa_score(q, g): return all_cosines(q, g).mean((2, 3))", 3, "find all forty"),
+    (A5, "score", "def qa_score(q, g): return all_cosines(q, g).amax(3).mean(2)", 1, "both directions"),
+    (A5, "memory", MEMORY + "    return loss.mean()", 3, "never written"),
+    (A5, "memory", MEMORY + "    return loss[:, written].sum()", 3, "take their mean"),
+    (A5, "memory", MEMORY + "    return (loss * written).mean()", 3, "divide by all pairs"),
+    (A5, "memory", MEMORY + "    return loss[same.bool() & written].mean()", 3, "only the right classes"),
+    (A5, "memory", MEMORY.replace("if not written.any(): return 0 * logits.sum()", "pass")
+     + "    return loss[:, written].mean()", 1, "empty memory"),
+    (A5, "near", "def near(cams, times, tau): return abs(times[:, None] - times) < tau", 5, "same camera"),
+    (A5, "near", "def near(cams, times, tau):\n    apart = abs(times[:, None] - times)\n"
+     "    return (cams[:, None] == cams) & (apart < tau) & (apart > 0)", 5, "near itself"),
+    (A5, "near", "def near(cams, times, tau): return (cams[:, None] == cams) & (times[:, None] - times < tau)",
+     5, "sign"),
+    (A5, "near", "def near(cams, times, tau): return (cams[:, None] == cams) & (abs(times[:, None] - times) <= tau)",
+     3, "not less than"),
+    (A5, "pivots", "def pivots(scores, near_row, k):\n"
+     "    return np.argsort(-scores[near_row], axis=1, kind='stable')[:, :k].ravel()", 7, "not k of each"),
+    (A5, "pivots", "def pivots(scores, near_row, k):\n"
+     "    return np.argsort(-scores[np.flatnonzero(near_row)[0]], kind='stable')[:k]", 7, "A's own search"),
+    (A5, "pivots", "def pivots(scores, near_row, k): return np.argsort(-scores[near_row].ravel(), kind='stable')[:k]",
+     7, "numbers of pairs"),
+    (A5, "pivots", "def pivots(scores, near_row, k):\n    found = scores[near_row]\n"
+     "    return np.argsort(found.ravel(), kind='stable')[:k] % found.shape[1]", 7, "best pairs"),
+    (A5, "pivots", "def pivots(scores, near_row, k): return np.argsort(-scores[near_row].max(0), kind='stable')[:k]", 3,
+     "twice"),
+    (A5, "density", "def density(t, p, sigma): return np.exp(-((t[:, None] - p) ** 2) / sigma**2).mean(1)",
+     7, "the 2 below"),
+    (A5, "density", "def density(t, p, sigma): return np.exp(-((t[:, None] - p) ** 2) / (2 * sigma**2)).sum(1)", 4,
+     "sum over the pivots"),
+    (A5, "density", "def density(t, p, sigma): return np.exp(-((t[:, None] - p) ** 2) / (2 * sigma**2)).max(1)", 4,
+     "takes it all"),
+    (A5, "density", "def density(t, p, sigma): return np.exp(-((t[:, None] - p) ** 2) / (2 * sigma)).mean(1)",
+     7, "right are"),
+    (A5, "lift", LIFT + "        out[i] = density(times, times[found], sigma)\n    return out", 4, "p alone"),
+    (A5, "lift", LIFT + "        out[i] = density(times, times[found], sigma) + scores[i]\n    return out",
+     4, "do not add"),
+    (A5, "lift", LIFT.replace("np.zeros_like(scores)", "scores")
+     + "        out[i] = density(times, times[found], sigma) * scores[i]\n    return out", 4, "that came in"),
+]
 
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", WRONG, ids=[f"{i}-{c[0]}-{c[1]}" for i, c in enumerate(WRONG)])
 def test_a_wrong_answer_loses_its_points(case):
     name, question, answer, lost, words = case
-    results = grade(name, {question: answer}).values()
+    results = grade(name, question, answer).values()
     messages = [message for _, _, message in results if message]
     assert sum(points - earned for earned, points, _ in results) == lost, messages
     assert words in messages[0], messages
+
+
+def master(*cells) -> nbformat.NotebookNode:
+    make = {"raw": nbformat.v4.new_raw_cell, "md": nbformat.v4.new_markdown_cell, "code": nbformat.v4.new_code_cell}
+    return nbformat.v4.new_notebook(cells=[make[kind](text) for kind, text in cells])
+
+
+HEAD = '""" # BEGIN TEST CONFIG\npoints: 1\n""" # END TEST CONFIG\n'
+TEST = HEAD + 'def test_it(f):\n    "What it tests."\n    assert f(1) == 2'
+
+
+def small(answer: str, test: str = TEST) -> nbformat.NotebookNode:
+    """A source with one question."""
+    return master(
+        ("md", "# Small\n\n[x](../a.md)"), ("code", "%pip install"), ("raw", "# BEGIN QUESTION\nname: q"),
+        ("md", "Do it."), ("raw", "# BEGIN SOLUTION"), ("code", answer), ("raw", "# END SOLUTION"),
+        ("raw", "# BEGIN TESTS"), ("code", test),
+        ("code", TEST.replace("points: 1", "points: 2\nhidden: true").replace("test_it", "test_more")),
+        ("raw", "# END TESTS"), ("raw", "# END QUESTION"),
+    )
+
+
+GOOD = "def f(x):\n    # BEGIN SOLUTION\n    # STUB: y = ...\n    y = x + 1\n    # END SOLUTION\n    return y"
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a source into an empty project, and returns its root."""
+
+    def write(source):
+        path = tmp_path / assignments.FOLDER / "source" / "small.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(source, path)
+        return tmp_path
+
+    return write
+
+
+def test_what_is_generated(write):
+    root = write(small(GOOD))
+    assert len(assignments.stale(root)) == 2 and assignments.main(["--check"], root) == 1
+    assert assignments.main([], root) == 0 == assignments.main(["--check"], root)
+    text = {k: assignments.notebook(root / assignments.FOLDER / "source" / "small.ipynb", k)
+            for k in ("student", "solution", "nbgrader")}
+    codes = {k: [c.source for c in nbformat.reads(t, 4).cells if c.cell_type == "code"] for k, t in text.items()}
+    assert "def f(x):\n    y = ...\n    return y" in codes["student"]
+    assert "def f(x):\n    y = x + 1\n    return y" in codes["solution"]
+    assert "test_more" not in text["student"] and "check(test_more, 2)" in text["solution"]
+    assert "../../a.md" in text["solution"] and "../../a.md" not in text["student"]
+    graded = [c.metadata.nbgrader for c in nbformat.reads(text["nbgrader"], 4).cells if "nbgrader" in c.metadata]
+    assert [g["points"] for g in graded if g["grade"]] == [1, 2] and sum(g["solution"] for g in graded) == 1
+    assert sum("### BEGIN HIDDEN TESTS\n" in code for code in codes["nbgrader"]) == 1
+    (root / assignments.FOLDER / "small.ipynb").write_text(text["student"].replace("Do it.", "Do it!"))
+    (root / assignments.FOLDER / "left.ipynb").write_text(text["student"])
+    found = [sentence.split()[0] for sentence in assignments.stale(root)]
+    assert found == ["book/assignments/left.ipynb", "book/assignments/small.ipynb"]
+
+
+FAULTS = {
+    "signature": ("# BEGIN SOLUTION\n# STUB: def f(z): ...\ndef f(x):\n    return x + 1\n# END SOLUTION",
+                  "the stub of f is (z), its solution (x)"),
+    "name": ("f = len\n# BEGIN SOLUTION\n# STUB: g = ...\nh = 1\n# END SOLUTION",
+             "the stub of g is a value, its solution None"),
+    "nothing to do": ("def f(x):\n    return x + 1", "no '...' is left"),
+    "stub outside": (GOOD + "\n# STUB: z = ...", "marker stands in a wrong place"),
+    "open region": (GOOD.replace("    # END SOLUTION\n", ""), "marker stands in a wrong place"),
+    "tested name": (GOOD.replace("def f", "def g"), "tests f, which students do not define"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_source_with_a_fault(fault, write, capsys):
+    answer, words = FAULTS[fault]
+    assert assignments.main([], write(small(answer))) == 1
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("test", [HEAD, TEST.removeprefix(HEAD), TEST.replace("What it tests.", ""), TEST + "\nf(1)"])
+def test_a_test_cell_with_a_fault(test, write, capsys):
+    assert assignments.main([], write(small(GOOD, test))) == 1 and "TEST CONFIG" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_guide_names_the_points(name, root):
+    """The table of the teacher's guide says how many points a source holds."""
+    tests = [p for p in pieces(name) if p.kind == "test"]
+    by_hand = sum(p.points for p in pieces(name) if p.kind == "answer" and p.cell.cell_type == "markdown")
+    hidden = sum(p.points for p in tests if p.hidden)
+    guide = (root / "book" / "teaching.md").read_text(encoding="utf8").split("\n")
+    line = next(line for line in guide if f"assignments/{name}>" in line)
+    assert f"| {sum(p.points for p in tests)} ({hidden}) | {by_hand} |" in line
