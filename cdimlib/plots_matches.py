@@ -20,7 +20,7 @@ def colour_maps(maps: Sequence, names: Sequence[str]) -> Figure:
     figure, axes = plt.subplots(1, len(maps), figsize=(1.7 * len(maps), 1.9), squeeze=False)
     for ax, cells, name in zip(axes[0], maps, names, strict=True):
         cells = np.moveaxis(np.asarray(cells, float), 0, -1)  # [3, h, w] -> [h, w, 3]
-        ax.imshow(cells.clip(0, 1), interpolation="nearest")
+        ax.imshow(0.12 + 0.6 * cells.clip(0, 1), interpolation="nearest")  # muted: white numbers stay legible
         for row, column in np.ndindex(cells.shape[:2]):
             ax.text(column, row, "\n".join(f"{v:g}" for v in cells[row, column]), ha="center", va="center",
                     color="white", fontsize=FONT, fontweight="bold")

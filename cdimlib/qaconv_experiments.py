@@ -40,8 +40,7 @@ OFFICIAL = {**LIFT, "alpha": 0.1, "kernel": "official", "ties": "enlarge"}
 
 @dataclass(frozen=True)
 class BlockInput(PersonInput):
-    """Before all else a white square on every training image; block: ``largest`` of
-    :func:`~cdimlib.data.augment.random_block`, 0 for none."""
+    """Paints :func:`~cdimlib.data.augment.random_block` on training images first; block: its ``largest``, 0: none."""
 
     block: float = 0.0
 
@@ -58,15 +57,14 @@ class MatchRun:
     "toytown-plaza misalignment=1", or by "plain": such data are judged without re-ranking and lifting.
     backbone, weights, tap, channels, pixels, symmetric: of :class:`~cdimlib.models.qaconv.QAConv`; scaled: bring images
     to ImageNet's mean and deviation (False: to 0..1 only, as the released code does); block: of :class:`BlockInput`.
-    epochs, batch: passes over as many images as the training set has, images of a step; optimizer, lr, weight_decay,
-    schedule, nesterov: see :class:`~cdimlib.training.TrainConfig`; decay acts every ``period`` epochs; backbone_lr:
-    factor on the learning rate of backbone parameters.
+    epochs, batch: passes over as many images as the training set has, images of a step; optimizer to schedule: see
+    :class:`~cdimlib.training.TrainConfig` (SGD is Nesterov's, and "decay" divides the rate by 10 every ``period``
+    epochs); backbone_lr: the backbone's factor.
     gamma, reduction, mask_unwritten: of :class:`~cdimlib.models.qaconv.ClassMemory`; center: weight of the centre loss.
     pivots: further K of the lifting, beside the paper's 100.
-    validation: share of training identities held out; their mAP, ``evaluations`` times on the way, chooses the
-    checkpoint, and "<benchmark>[validation]" is judged like the others (so K can be chosen there). With 0 all are
-    trained on and the last weights are taken, which looks at no test image either.
-    label: a word for the file name, to tell runs apart that differ in other settings.
+    validation: share of training identities held out; their mAP, looked at five times, chooses the
+    checkpoint, and "<benchmark>[validation]" is judged, too (so K can be chosen there). With 0 the last weights are
+    taken. label: a word for the file name, to tell runs apart that differ in other settings.
     """
 
     row: str = "qaconv"
@@ -88,9 +86,7 @@ class MatchRun:
     lr: float = 3e-4
     weight_decay: float = 0.0
     schedule: str = "cosine"
-    decay: float = 0.1
     period: float = 1.0
-    nesterov: bool = False
     backbone_lr: float = 1.0
     gamma: float = 2.0
     reduction: str = "mean"
@@ -98,8 +94,6 @@ class MatchRun:
     center: float = 0.003
     pivots: tuple[int, ...] = (10,)
     validation: float = 0.0
-    evaluations: int = 5
-    precision: str = "auto"
     label: str = ""
 
     def __post_init__(self):
@@ -114,26 +108,33 @@ class MatchRun:
         return BlockInput(self.pixels, mean=mean, std=std, block=self.block)
 
     @property
-    def track(self) -> str:
-        return self.weights or "scratch"
-
-    @property
     def budget(self) -> str:
         """The part of a result's name that says how large a run was."""
         words = [self.size, self.backbone, f"{self.pixels[0]}x{self.pixels[1]}", f"{self.epochs:g}ep", self.label]
         return "-".join(word for word in words if word)
 
+    @property
+    def result(self) -> dict:
+        """The part of a result that is known before the run."""
+        return {"paper": PAPER, "row": self.row, "track": self.weights or "scratch", "budget": self.budget,
+                "seed": self.seed, "config": asdict(self)}
+
+    @property
+    def checkpoint(self) -> str:
+        """Beginning of a checkpoint's name: row, seed and a digest of all settings."""
+        return f"{self.row}-s{self.seed}-{zlib.crc32(repr(self).encode()):08x}"
+
 
 def as_published(row: str = "qaconv", **changes) -> MatchRun:
     """The paper's recipe (Sec. 5.1), with what only the released code tells.
 
-    Paper: ResNet-152 to its layer 3, 384 x 128, batch 32, SGD, 0.01 for new layers and 0.001 for the backbone, one fall
-    by 0.1. Code: after 40 of 60 epochs, momentum 0.9 (Nesterov), weight decay 5e-4, images in 0..1, and the focal loss
-    summed over the classes: with the paper's mean these rates would move nothing.
+    Paper: ResNet-152's layer 3, 384 x 128, batch 32, SGD, 0.01 for new layers, 0.001 for the backbone, one fall by 0.1.
+    Code: after 40 of 60 epochs, momentum 0.9 (Nesterov), weight decay 5e-4, images in 0..1, and the focal loss summed
+    over the classes: with the paper's mean these rates would move nothing.
     """
     recipe = dict(benchmark="market1501", also=("dukemtmc-reid",), backbone="resnet152", weights="imagenet",
                   pixels=(384, 128), epochs=60, optimizer="sgd", lr=0.01, backbone_lr=0.1, schedule="decay", period=40,
-                  nesterov=True, weight_decay=5e-4, reduction="sum", scaled=False)  # fmt: skip
+                  weight_decay=5e-4, reduction="sum", scaled=False)  # fmt: skip
     return MatchRun(row, **{**recipe, **changes})
 
 
@@ -158,7 +159,8 @@ def load_for(run: MatchRun, name: str, root=None) -> Benchmark:
 
 
 def look(run: MatchRun, matcher, bench: Benchmark) -> list[tuple]:
-    """(features, ids, cams) of query and gallery."""
+    """(features, ids, cams) of query and gallery; the matcher is left in eval mode, as it has to be to score."""
+    matcher.eval()
     return [(encode(matcher, s.images, run.input).float(), s.ids, s.cams) for s in (bench.query, bench.gallery)]
 
 
@@ -173,29 +175,21 @@ def train_match(
     model = build(run, sampler.classes).to(device, memory_format=torch.channels_last)
     steps, period = (max(1, round(epochs * len(held.train) / run.batch)) for epochs in (run.epochs, run.period))
     config = TrainConfig(
-        steps, run.lr, run.optimizer, run.weight_decay, run.schedule, decay=run.decay, period=period, seed=run.seed,
-        nesterov=run.nesterov, precision=run.precision, evaluate_every=max(1, steps // run.evaluations),
+        steps, run.lr, run.optimizer, run.weight_decay, run.schedule, period=period, seed=run.seed,
+        nesterov=run.optimizer == "sgd", evaluate_every=max(1, steps // 5),
         lr_scale=(("matcher.maps.backbone", run.backbone_lr),) if run.backbone_lr != 1 else (),
     )
     data = zlib.crc32(held.train.images.contiguous().numpy())  # another town must not resume from this one's weights
     return model, fit(
         model, batches, lambda net, batch: net(*batch), config, progress=progress, label=f"{run.row} s{run.seed}",
         validate=(lambda net: judge(net.matcher, *look(run, net.matcher, held))["mAP"]) if run.validation else None,
-        checkpoint=Path(work) / f"{_name(run)}-{data:08x}.pt" if work else None,
+        checkpoint=Path(work) / f"{run.checkpoint}-{data:08x}.pt" if work else None,
     )
 
 
-def _name(run: MatchRun) -> str:
-    """Of a checkpoint: row, seed and a digest of all settings."""
-    return f"{run.row}-s{run.seed}-{zlib.crc32(repr(run).encode()):08x}"
-
-
 def probability(matcher, scores: Tensor) -> Tensor:
-    """The trained sigmoid of the scores [Q, G] of a matcher that was trained on pairs.
-
-    QAConv's own scores are sigmoid(logit / 10), as its code tests: the same ranking, but nearly equal numbers, and
-    lifting multiplies.
-    """
+    """The trained sigmoid of a matcher's scores [Q, G]. (QAConv scores by sigmoid(logit / 10), as its code does: the
+    same ranking, but nearly equal numbers, and lifting multiplies.)"""
     if isinstance(matcher, QAConv):
         return torch.sigmoid(10 * torch.logit(scores.double())).float()
     norm = matcher.logit_bn
@@ -249,11 +243,10 @@ def run_match(
             rows.setdefault(row, {}).update(metrics)
     speed = run.batch * len(history.losses) / (history.data_seconds + history.model_seconds)
     common = {
-        "paper": PAPER, "track": run.track, "budget": run.budget, "seed": run.seed, "config": asdict(run),
+        **run.result, "protocol": "every query against the gallery, the query's own camera left out",
         "data": {"name": bench.name, "note": bench.note, "train_images": len(bench.train),
                  "train_identities": len(np.unique(bench.train.ids)),
                  "judged_on": {t.name: [len(t.query), len(t.gallery)] for t in targets}},
-        "protocol": "every query against the gallery, the query's own camera left out",
         "average_precision": "rectangle", "parameters": sum(p.numel() for p in model.matcher.parameters()),
         "feature": list(model.matcher.shape), "train_images_per_second": round(speed, 1),
         "wall_seconds": round(time.perf_counter() - started, 1), **results.machine(device),
@@ -271,14 +264,13 @@ def run_grid(runs: list[MatchRun], *, root=None, folder=None, work=None, progres
     """
     done = []
     for run in runs:
-        stub = {"paper": PAPER, "track": run.track, "row": run.row, "seed": run.seed, "budget": run.budget}
-        path = results.path_of({**stub, "data": {"name": run.benchmark}}, folder)
+        path = results.path_of({**run.result, "data": {"name": run.benchmark}}, folder)
         if results.is_done(path, asdict(run), "give the run a label of its own"):
             continue
         found, _ = run_match(run, root=root, work=work, progress=progress)
         for result in found[::-1]:  # the plain row, by which a run counts as done, comes last
             results.save(result, folder)
-        for leftover in Path(work).glob(f"{_name(run)}-*") if work else ():
+        for leftover in Path(work).glob(f"{run.checkpoint}-*") if work else ():
             leftover.unlink()
         done += found
     return done
