@@ -275,11 +275,11 @@ MEMORY = "def memory_loss(logits, labels, written):\n    if not written.any(): r
 LIFT = "def lift(scores, cams, when, times, tau, sigma, k):\n    out = np.zeros_like(scores)\n" \
     "    for i, row in enumerate(near(cams, when, tau)):\n        found = pivots(scores, row, k)\n"
 WRONG += [
-    (A5, "cosines", PLACES + "    return torch.einsum('qdi,gdj->qgij', q, g)", 6, "products, not cosines"),
+    (A5, "cosines", PLACES + "    return torch.einsum('qdi,gdj->qgij', q, g)", 6, "cosines are at most 1"),
     (A5, "cosines", PLACES + "    q, g = (x / x.norm(dim=1, keepdim=True).clamp(min=1e-12) for x in (q, g))\n"
      "    return torch.einsum('qdi,gdj->qgji', q, g)", 2, "exchanged"),
     (A5, "cosines", PLACES + "    q, g = (x / x.norm(dim=2, keepdim=True).clamp(min=1e-12) for x in (q, g))\n"
-     "    return torch.einsum('qdi,gdj->qgij', q, g)", 4, "unit length over d"),
+     "    return torch.einsum('qdi,gdj->qgij', q, g)", 4, "cosines are at most 1"),
     (A5, "cosines", PLACES + "    q, g = (x / x.norm(dim=1, keepdim=True) for x in (q, g))\n"
      "    return torch.einsum('qdi,gdj->qgij', q, g)", 3, "NaN"),
     (A5, "best", "def best_matches(c): return torch.cat([c.amax(3), c.amax(2)], 2)", 3, "*query* comes first"),
