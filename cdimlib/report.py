@@ -33,9 +33,9 @@ NOTEBOOKS = {
 #: data set a paper asks for -> data sets that may stand in for it, the closest first
 STAND_INS = {
     "market1501": ("toytown-plaza",), "dukemtmc-reid": ("toytown-campus",), "cuhk03-np": ("toytown-plaza",),
-    "cuhk03-np/labeled": ("cuhk03-np", "toytown-plaza"), "cuhk03": ("cuhk03-np/classic", "toytown-plaza"),
-    "cuhk03/labeled": ("cuhk03-np/classic", "toytown-plaza"),
-    "cuhk01": ("toytown-campus",), "viper": ("toytown-campus",),
+    "cuhk03-np/labeled": ("cuhk03-np", "toytown-plaza"), "cuhk03": ("toytown-plaza single-shot",),
+    "cuhk03/labeled": ("cuhk03", "toytown-plaza single-shot"),
+    "cuhk01": ("toytown-campus single-shot",), "viper": ("toytown-campus single-shot",),
 }  # fmt: skip
 #: (paper, table) -> method as printed -> words that the budget of a run must hold, where methods differ by it alone
 BUDGETS = {("qaconv-tlift", 1): {f"Resnet{n} H{h}": f"resnet{n}-{h}x128" for n in (50, 152) for h in (256, 384)}}
