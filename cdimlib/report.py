@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -137,13 +138,14 @@ def index(folder: str | Path | None = None) -> list[dict]:
 def pair(runs: list[dict], better: str, base: str) -> tuple[list[dict], list[dict]]:
     """The runs of two rows that may be compared: of one training set, track and budget, with most common seeds.
 
-    Where two trainings share a first stage, the budget of one begins with the other's. Ties go to the longer training.
+    A network trained in two stages may be compared with its first. Ties go to the longer training.
     """
+    stage1 = lambda budget: re.sub(r"(-[\d.]+ep)-[\d.]+ep-m[\d.]+", r"\1", budget)  # noqa: E731
     groups = []
     key = lambda r: (r["data"]["name"], r["track"], r.get("budget", ""))  # noqa: E731
     for data, track, budget in {key(r) for r in runs if r["row"] == better}:
-        kin = lambda other, own=budget: f"{own}-".startswith(f"{other}-") or f"{other}-".startswith(f"{own}-")  # noqa: E731
-        near = [r for r in runs if key(r)[:2] == (data, track) and kin(key(r)[2])]
+        kin = {budget, stage1(budget)}
+        near = [r for r in runs if key(r)[:2] == (data, track) and (key(r)[2] in kin or stage1(key(r)[2]) == budget)]
         a, b = [r for r in near if r["row"] == better and key(r)[2] == budget], [r for r in near if r["row"] == base]
         common = {r["seed"] for r in a} & {r["seed"] for r in b}
         a, b = ([r for r in group if r["seed"] in common] for group in (a, b))
@@ -193,6 +195,11 @@ def claims(folder: str | Path | None = None) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def measured_once(frame: pd.DataFrame) -> pd.DataFrame:
+    """The lines of :func:`claims` without repetitions: each comparison once a data set, whatever it stands in for."""
+    return frame[~(frame.duplicated(["paper", "better", "base", "data"]) & (frame["seeds"] > 0))].copy()
+
+
 def cost(folder: str | Path | None = None) -> pd.DataFrame:
     """What the committed runs took: paper, device, runs, hours."""
     runs = [(paper, r["device"].split(",")[0], r["wall_seconds"] / 3600) for paper in MODULES
@@ -203,7 +210,7 @@ def cost(folder: str | Path | None = None) -> pd.DataFrame:
 
 def summary(folder: str | Path | None = None) -> pd.DataFrame:
     """A line for each paper: its tables by status, its claims by verdict; the README shows it."""
-    card, said = pd.DataFrame(index(folder)), claims(folder)
+    card, said = pd.DataFrame(index(folder)), measured_once(claims(folder))
     said["verdict"] = said["verdict"].str.split(" (", regex=False).str[0]
     counts = [frame.groupby(["paper", column]).size().unstack(fill_value=0).reindex(columns=names, fill_value=0)
               for frame, column, names in ((card, "status", STATUSES), (said, "verdict", VERDICTS))]  # fmt: skip

@@ -99,9 +99,19 @@ def test_only_runs_of_one_budget_are_compared():
     runs += [result("ours", 0, [1], budget="short"), *(result("vanilla", s, [0], budget="long") for s in range(2))]
     a, b = report.pair(runs, "ours", "vanilla")
     assert [r["budget"] for r in a + b] == ["long"] * 4
-    staged = [result("grn", 0, [0], budget="net-12ep"), result("fmn", 0, [1], budget="net-12ep-12ep-m0.1")]
+    staged = [result("grn", 0, [0], budget="net-12ep-demo"), result("fmn", 0, [1], budget="net-12ep-9ep-m0.1-demo")]
     assert report.pair(staged, "fmn", "grn") == (staged[1:], staged[:1])
-    assert report.pair([staged[1], result("grn", 0, [0], budget="net-12ep", name="x")], "fmn", "grn") == ([], [])
+    assert report.pair(staged, "grn", "fmn") == (staged[:1], staged[1:])
+    for other in (dict(budget="net-12ep-demo", name="x"), dict(budget="net-12ep"), dict(budget="net-12ep-neck")):
+        assert report.pair([staged[1], result("grn", 0, [0], **other)], "fmn", "grn") == ([], [])
+
+
+def test_one_measurement_is_counted_once():
+    """A stand-in for two data sets gives two lines and one verdict; what was not run stays."""
+    line = {"paper": "p", "better": "a", "base": "b", "data": "toytown-plaza", "seeds": 3}
+    frame = pd.DataFrame([line, line, {**line, "data": "shoes"}, {**line, "data": "", "seeds": 0},
+                          {**line, "data": "", "seeds": 0}])  # fmt: skip
+    assert len(report.measured_once(frame)) == 4
 
 
 def test_within_and_across_are_kept_apart():
