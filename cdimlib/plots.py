@@ -223,7 +223,8 @@ def filter_maps(images, maps, titles: Sequence[str], *, row_names: Sequence[str]
 
 def gain_intervals(frame, *, title: str = "") -> Figure:
     """Gains with 95 % intervals. ``frame`` has columns data, ours, low, high (points) and perhaps paper (a cross)."""
-    axes = _axes(height=0.5 * len(frame) + 1.1)
+    longest = max(frame["data"].astype(str).str.len())
+    axes = _axes(3.8 + 0.075 * longest, height=0.33 * len(frame) + 1.3)
     place = np.arange(len(frame))
     blue, orange = sns.color_palette()[:2]
     error = np.abs(np.stack([frame["ours"] - frame["low"], frame["high"] - frame["ours"]]))
@@ -234,7 +235,7 @@ def gain_intervals(frame, *, title: str = "") -> Figure:
     axes.set_yticks(place, frame["data"])
     axes.set_ylim(len(frame) - 0.5, -0.5)
     axes.set(xlabel="points of acc.@1", title=title)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.35), ncols=2, frameon=False)
+    axes.figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return axes.figure
 
 
