@@ -111,8 +111,9 @@ def classic(bench: Benchmark, split: int = 0, *, test: int = 100, validation: in
     name, used = bench.name.replace("cuhk03-np", "cuhk03"), len(people) - test - validation
     height, width = whole.images.shape[2:]
     kind = bench.name.partition("/")[2] or "detected"
-    note = (f"CUHK03, {kind} boxes, random classic split {split} of the first 1,360 people in the new protocol's folders, "
-            f"{used}/{validation}/{test} identities, view 1 against view 2, {height} x {width} from copies of 128 x 64")
+    note = (f"CUHK03, {kind} boxes, random classic split {split} of the first 1,360 people in the new protocol's "
+            f"folders, {used}/{validation}/{test} identities, view 1 against view 2, {height} x {width} from copies of "
+            "128 x 64")
     return Benchmark(
         name, whole.where(~np.isin(whole.ids, people[: test + validation])), whole.where(mine & (whole.cams == 1)),
         whole.where(mine & (whole.cams == 2)), note=note, meta={"validation": whole.where(np.isin(whole.ids, held))})
