@@ -5,7 +5,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 # The environment is made again only when what it is made from has changed.
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
-# An assignment fails by design until a student has written it: its solution is executed instead.
+# Of an assignment the solution is executed; the page itself holds gaps to fill.
 NOTEBOOKS := $(sort $(filter-out book/assignments/%,$(wildcard book/*.ipynb book/*/*.ipynb)) \
                     $(wildcard book/assignments/solutions/*.ipynb))
 CELL_TIMEOUT ?= 300
