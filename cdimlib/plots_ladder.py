@@ -1,0 +1,134 @@
+"""The ladder's tables and figures: every matcher beside every other, and the rungs above each as arrows."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from . import results
+from .ladder import ROWS, TOWNS, K
+from .plots import FONT
+
+PLACES = ("plaza", "campus", "plaza → campus", "campus → plaza")
+#: a figure's short words for the rungs, and the rung from which an arrow leads there
+RUNGS = {"": "alone", "+rerank": "re-ranked", "+tlift": "lifted", "+rerank+tlift": "re-ranked and lifted"}
+
+
+def cost_table(runs: list[dict]) -> pd.DataFrame:
+    """Row x (encode_ms, pair_us, bytes, parameters), from results of :func:`cdimlib.ladder.measure`; nan if missing."""
+    names = ["encode_ms", "pair_us", "bytes", "parameters"]
+    found = {r["row"]: {name: r["costs"][name] for name in names} for r in runs}
+    return pd.DataFrame(found, names).T.reindex(list(ROWS)).astype(float)
+
+
+def points(runs: list[dict], k: int = K[1]) -> pd.DataFrame:
+    """A line per run, rung and test town: row, rung, place ("plaza", "campus → plaza"), across, seed, acc@1, mAP, ranks
+    (``first_rank``) and asked (numbers of the queries ranked for, or None: all). k: pivots of the lifting."""
+    lines = []
+    for r in runs:
+        for name, m in r["metrics"].items():
+            (town, plus, rung), pivots = name.partition(" K=")[0].partition("+"), name.partition(" K=")[2]
+            if town in TOWNS and pivots in ("", str(k)):
+                ends = [t.removeprefix("toytown-") for t in (r["data"]["name"], town)]
+                lines.append((r["row"], plus + rung, " → ".join(dict.fromkeys(ends)), ends[0] != ends[1], r["seed"],
+                              m["acc@1"], m["mAP"], m["first_rank"], m.get("asked")))  # fmt: skip
+    names = ["row", "rung", "place", "across", "seed", "acc@1", "mAP", "ranks", "asked"]
+    return pd.DataFrame(lines, columns=names)
+
+
+def _say(values: pd.Series) -> str:
+    return f"{values.mean():.1f}" + f" ± {values.std():.1f}" * (len(values) > 1) if len(values) else "not run"
+
+
+def accuracy_table(frame: pd.DataFrame, rung: str = "", metric: str = "acc@1") -> pd.DataFrame:
+    """Mean ± spread over seeds for each row and place, and for the mean of the four places; "not run" where there are
+    none; with the seeds that every place has. frame: of :func:`points`."""
+    wide = frame[frame["rung"] == rung].pivot_table(metric, ["row", "seed"], "place").reindex(columns=list(PLACES))
+    wide["mean"] = wide.mean(axis=1, skipna=False)
+    text = {row: {name: _say(part[name].dropna()) for name in wide} for row, part in wide.groupby(level="row")}
+    lines = pd.DataFrame(text, wide.columns).T.reindex(list(ROWS)).fillna("not run")
+    lines["seeds"] = wide["mean"].groupby(level="row").count().reindex(list(ROWS), fill_value=0)
+    return lines.rename(index=ROWS)
+
+
+def rung_table(frame: pd.DataFrame, metric: str = "acc@1", *, across: bool = True) -> pd.DataFrame:
+    """The same by rung: the mean over both towns of each seed."""
+    part = frame[frame["across"] == across]
+    wide = part.pivot_table(metric, ["row", "rung", "seed"], "place").mean(axis=1, skipna=False).unstack("rung")
+    text = {row: {RUNGS[r]: _say(p[r].dropna()) for r in wide} for row, p in wide.groupby(level="row")}
+    lines = pd.DataFrame(text, list(RUNGS.values())).T.reindex(list(ROWS))
+    return lines.fillna("not run").rename(index=ROWS)
+
+
+def lead(frame: pd.DataFrame, better: tuple[str, str], base: tuple[str, str], across: bool) -> tuple:
+    """acc@1 points by which one (row, rung) leads another, both towns together: (mean, low, high, seeds), with an
+    interval of 95 %, nan for 0 seeds. Where one of them ranked for some queries only, the other is judged on these.
+    See :func:`cdimlib.results.gain`.
+    """
+    part = frame[frame["across"] == across]
+    sides = [{(p.seed, p.place): p for p in part[(part["row"] == row) & (part["rung"] == rung)].itertuples()}
+             for row, rung in (better, base)]  # fmt: skip
+    found = {}
+    for seed, place in sorted(sides[0].keys() & sides[1].keys()):
+        both = [side[seed, place] for side in sides]
+        asked = next((p.asked for p in both if p.asked is not None), None)
+        ranks = [np.asarray(p.ranks)[slice(None) if asked is None or p.asked is not None else asked] for p in both]
+        found.setdefault(seed, {})[place] = [{"first_rank": r} for r in ranks]
+    found = {seed: places for seed, places in found.items() if len(places) == 2}  # judged in both directions
+    if not found:
+        return (float("nan"),) * 3 + (0,)
+    runs = [[{"seed": s, "metrics": {name: m[i] for name, m in places.items()}} for s, places in found.items()]
+            for i in (0, 1)]  # fmt: skip
+    return *results.gain(*runs, None), len(found)
+
+
+def means(frame: pd.DataFrame, metric: str = "acc@1") -> pd.DataFrame:
+    """Row and rung x (within, across): mean over both towns and all seeds; only what was judged in all four places."""
+    wide = frame.pivot_table(metric, ["row", "rung"], "place").reindex(columns=list(PLACES)).dropna()
+    return pd.DataFrame({"within": wide.iloc[:, :2].mean(axis=1), "across": wide.iloc[:, 2:].mean(axis=1)})
+
+
+def _style(rows) -> dict:
+    """row -> colour and marker, the same in every figure."""
+    colours, marks = sns.color_palette("colorblind", 10), "oosDPvvv*X"
+    return {row: dict(color=colours[i], marker=marks[i]) for i, row in enumerate(ROWS) if row in rows}
+
+
+def against_cost(frame: pd.DataFrame, costs: pd.DataFrame, columns: dict[str, str], metric: str = "acc@1") -> Figure:
+    """Accuracy across towns, alone, over each of the costs on a logarithmic axis, every row a mark with its name.
+
+    costs: row x columns; columns: name -> label of the axis.
+    """
+    shown = means(frame, metric)["across"].xs("", level="rung")
+    figure, axes = plt.subplots(1, len(columns), figsize=(3.9 * len(columns), 3.4), sharey=True, squeeze=False)
+    for ax, (column, label) in zip(axes[0], columns.items()):
+        for row, style in _style(shown.index.intersection(costs.index)).items():
+            ax.plot(costs.loc[row, column], shown[row], linestyle="", markersize=7, **style, label=ROWS[row])
+        ax.set(xscale="log", xlabel=label)
+    axes[0, 0].set_ylabel(f"{metric} across towns (%)")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def within_across(frame: pd.DataFrame, metric: str = "acc@1", path=("", "+rerank", "+rerank+tlift")) -> Figure:
+    """Across over within: a mark where a row stands alone, arrows along ``path``. On the line nothing would be lost."""
+    where, (figure, ax) = means(frame, metric), plt.subplots(figsize=(6.2, 4.6))
+    for row, style in _style(where.index.get_level_values("row")).items():
+        steps = [where.loc[row, rung] for rung in path if (row, rung) in where.index]
+        if not steps:
+            continue
+        ax.plot(*steps[0], linestyle="", markersize=8, **style, label=ROWS[row], zorder=3)
+        for a, b in pairwise(steps):
+            ax.annotate("", b, a, arrowprops=dict(arrowstyle="->", color=style["color"], shrinkA=3, shrinkB=1))
+    low, high = (f(f(ax.get_xlim()), f(ax.get_ylim())) for f in (min, max))
+    ax.plot([low, high], [low, high], color="0.7", linewidth=0.8, zorder=1)
+    ax.annotate("as good abroad\nas at home", (high, high), (-4, -14), textcoords="offset points", ha="right", va="top",
+                color="0.45", fontsize=FONT - 1)  # fmt: skip
+    ax.set(xlabel=f"{metric} within a town (%)", ylabel=f"{metric} across towns (%)")
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    return figure

@@ -1,0 +1,222 @@
+"""The ladder: one run climbs every rung, costs are counted on known models, tables say what is missing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from cdimlib import ladder, plots_ladder
+from cdimlib import results as store
+from cdimlib.data import load
+from cdimlib.ladder import LadderRun
+from cdimlib.models.colour import ColourTexture, PairMetric
+from cdimlib.models.csn import ConvSimilarityNet, part_sizes
+from cdimlib.models.matcher import VectorMatcher
+from cdimlib.models.midlevel import PersonFusion
+from cdimlib.models.qaconv import PooledMaps, QAConv
+from cdimlib.retrieval import encode, k_reciprocal, rank_metrics, similarity, temporal_lift
+
+TINY = dict(size="tiny", epochs=0.1, pixels=(64, 32), pair_pixels=(64, 24), weights=None)
+TWO = [f"{base} K={k}" for base in ("+tlift", "+rerank+tlift") for k in ladder.K]
+
+
+class Mean(VectorMatcher):
+    """The mean colour of an image, and a classifier that no search needs."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.classifier = torch.nn.Linear(3, 5), torch.nn.Linear(5, 7)
+
+    def encode(self, images):
+        return self.fc(images.mean(dim=(2, 3)) / 255)
+
+
+@pytest.fixture(scope="module")
+def towns():
+    return {name: load(name, size="tiny", pixels=(64, 32)) for name in ladder.TOWNS}
+
+
+class TestRuns:
+    def test_unknown_row(self):
+        with pytest.raises(ValueError, match="unknown row 'fusoin': choose from colour-texture, "):
+            LadderRun("fusoin")
+
+    def test_every_row_belongs_to_one_experiment_and_has_a_rate_if_it_learns(self):
+        from cdimlib import baselines, csn_experiments, people_experiments, qaconv_experiments
+
+        owners = (baselines.PEOPLE, csn_experiments.VARIANTS, people_experiments.ROWS, qaconv_experiments.ROWS)
+        assert all(sum(row in rows for rows in owners) == 1 for row in ladder.ROWS)
+        assert {row for row in ladder.ROWS if row not in baselines.PEOPLE} == set(ladder.RATES)
+
+    def test_budgets_join_those_of_qaconv(self):
+        assert LadderRun("vanilla").stub["budget"] == "demo-squeezenet1_1-128x64-2ep"
+        assert [LadderRun(row).stub["track"] for row in ("colour-texture", "L2,L3", "fmn")] == [
+            "classical", "scratch", "imagenet"]  # fmt: skip
+
+    @pytest.mark.parametrize("row", ["fmn", "qaconv", "L2,L3", "colour-texture-metric"])
+    def test_what_is_trained_and_what_it_saw(self, row):
+        run = LadderRun(row, **{**TINY, "epochs": 0.3})
+        bench = run.load(run.benchmark)
+        matcher, prepare, seen = ladder.train(run, bench, progress=False)
+        features = encode(matcher, bench.query.images[:3], prepare)
+        assert ladder.score(matcher.eval(), features, features).shape == (3, 3)
+        if row == "colour-texture-metric":  # there are no steps: every training image is seen once
+            assert isinstance(matcher, PairMetric) and seen == len(bench.train)
+        else:  # a budget is met but for the rounding of steps; two stages may round twice
+            batch = 2 * (ladder.OWN[row].get("batch", 32) // 3) if row == "L2,L3" else 32
+            assert abs(seen - run.epochs * len(bench.train)) <= batch
+
+    def test_a_run_climbs_in_both_towns_and_repeats_itself(self, tmp_path):
+        run = LadderRun("vanilla", also=(ladder.TOWNS[1],), **TINY)
+        (result,) = ladder.run_grid([run], folder=tmp_path, progress=False)
+        assert set(result["metrics"]) == {f"{t}{rung}" for t in ladder.TOWNS for rung in ("", "+rerank", *TWO)}
+        assert ladder.run_grid([run], folder=tmp_path, progress=False) == []
+        again = ladder.run_ladder(run, progress=False)
+        assert again["metrics"] == result["metrics"] and again["data"]["images_seen"] == result["data"]["images_seen"]
+        with pytest.raises(ValueError, match="label of its own"):
+            ladder.run_grid([LadderRun("vanilla", lr=0.5, **TINY)], folder=tmp_path, progress=False)
+
+    def test_validation_looks_at_no_test_person(self):
+        run = LadderRun("vanilla", also=(ladder.TOWNS[1],), validation=0.3, **TINY)
+        result = ladder.run_ladder(run, progress=False)
+        assert {name.split("+")[0] for name in result["metrics"]} == {"toytown-plaza[validation]"}
+        assert result["data"]["train_identities"] == 8
+
+
+class TestClimb:
+    def test_rungs_are_those_of_the_library(self, towns):
+        """Each rung computed here by its own functions, from the same features."""
+        bench, matcher = towns[ladder.TOWNS[0]], ColourTexture()
+        found = ladder.climb(matcher, None, bench)
+        q, g = (encode(matcher, s.images) for s in (bench.query, bench.gallery))
+        labels = bench.query.ids, bench.gallery.ids, bench.query.cams, bench.gallery.cams
+        when = bench.query.cams, bench.query.times, bench.gallery.cams, bench.gallery.times
+        reranked = 1 - k_reciprocal(1 - q @ g.T, (1 - q @ q.T).clamp(min=0), (1 - g @ g.T).clamp(min=0))
+        expected = {"": similarity(matcher, q, g), "+rerank": reranked}
+        expected |= {f"+rerank+tlift K={k}": temporal_lift(reranked, *when, k=k) for k in ladder.K}
+        for rung, scores in expected.items():
+            metrics = rank_metrics(scores, *labels)
+            assert found[bench.name + rung]["mAP"] == pytest.approx(100 * metrics.mean_ap, abs=0.3), rung
+        assert set(found) == {bench.name + rung for rung in ("", "+rerank", *TWO)}
+
+    def test_some_queries(self, towns):
+        bench = towns[ladder.TOWNS[0]]
+        whole, part = (ladder.climb(ColourTexture(), None, bench, every=n)[bench.name] for n in (1, 3))
+        assert 0 < len(part["asked"]) <= -(-len(bench.query) // 3) and "asked" not in whole
+        assert part["first_rank"] == [whole["first_rank"][i] for i in part["asked"]]
+
+    def test_calibration_finds_the_probabilities_that_made_the_pairs(self):
+        """Scores +1 for one identity and -1 for another, with one pair in ten the wrong way round."""
+        rng = np.random.default_rng(0)
+        ids, cams = np.repeat([0, 1], 60), np.tile([0, 1], 60)
+
+        class Noisy(torch.nn.Module):
+            def score(self, queries, gallery):
+                same = torch.from_numpy(np.where(ids[:, None] == ids, 1.0, -1.0))
+                return torch.where(torch.from_numpy(rng.random((120, 120)) < 0.1), -same, same)
+
+        model = ladder.calibrate(Noisy(), torch.zeros(120, 1), ids, cams)
+        assert model.predict_proba([[1.0], [-1.0]])[:, 1] == pytest.approx([0.9, 0.1], abs=0.03)
+
+
+class TestCosts:
+    def test_a_known_model(self):
+        threads = torch.get_num_threads()
+        found = ladder.costs(Mean(), (32, 16), images=4, block=(2, 6), repeats=2)
+        assert (found["bytes"], found["parameters"]) == (20, 20)
+        assert (found["block"], found["pixels"], found["images"]) == ([2, 6], [32, 16], 4)
+        assert found["encode_ms"] > 0 and found["pair_us"] > 0 and found["threads"] == 1
+        assert torch.get_num_threads() == threads
+
+    @pytest.mark.parametrize(("model", "pixels", "size"), [
+        (PersonFusion(9, (), backbone="squeezenet1_1", pixels=(64, 32)), (64, 32), 512),
+        (PooledMaps((64, 32), backbone="squeezenet1_1", channels=16), (64, 32), 16),
+        (QAConv((64, 32), backbone="squeezenet1_1", channels=16), (64, 32), 16 * 3 * 1),
+    ])  # fmt: skip
+    def test_bytes_are_those_of_the_features(self, model, pixels, size):
+        found = ladder.costs(model, pixels, images=2, block=(1, 2), repeats=1)
+        assert found["bytes"] == 4 * size
+        assert found["parameters"] == sum(p.numel() for n, p in model.named_parameters() if not n.startswith("class"))
+
+    def test_a_pair_network_keeps_all_a_pair_needs(self):
+        model = ConvSimilarityNet.variant("L3", size=(64, 24), part_sizes=part_sizes((64, 24)))
+        assert ladder.costs(model, (64, 24), images=2, block=(1, 2), repeats=1)["bytes"] == 4 * model.dimension
+
+    def test_what_a_metric_learned_counts(self, towns):
+        train = towns[ladder.TOWNS[0]].train
+        metric = PairMetric(ColourTexture(), dims=10)
+        metric.fit(encode(metric.matcher, train.images), train.ids, train.cams)
+        found = ladder.costs(metric, (64, 32), images=2, block=(1, 2), repeats=1)
+        assert (found["parameters"], found["bytes"]) == (2364 * 11, 40)
+
+    def test_measured_as_a_result(self, tmp_path):
+        store.save(ladder.measure(LadderRun("L2,L3", **TINY), images=2, block=(1, 2), repeats=1), tmp_path)
+        (result,) = store.load("ladder", tmp_path, track="costs")
+        assert result["costs"]["pixels"] == [64, 24] and result["metrics"] == {}
+        assert ladder.collect(result["budget"], tmp_path) == []  # costs are no runs
+        shown = plots_ladder.cost_table([result])
+        assert shown.loc["L2,L3", "parameters"] == result["costs"]["parameters"] and shown.loc["fmn"].isna().all()
+
+
+def made(row, source, seed, ranks, rungs=("",), asked=None):
+    """A result with these first ranks everywhere."""
+    ranks = np.asarray(ranks)
+    metric = {"acc@1": 100 * float((ranks == 1).mean()), "acc@10": 0.0, "mAP": 10.0, "first_rank": ranks.tolist()}
+    metric |= {"asked": asked} if asked else {}
+    return {"row": row, "seed": seed, "data": {"name": f"toytown-{source}"},
+            "metrics": {f"{town}{rung}": metric for town in ladder.TOWNS for rung in rungs}}  # fmt: skip
+
+
+class TestTables:
+    def test_mean_spread_and_what_is_missing(self):
+        runs = [made("vanilla", source, seed, [1] * (5 + seed) + [2] * (5 - seed), ("", "+rerank", "+tlift K=20"))
+                for source in ("plaza", "campus") for seed in (0, 1)] + [made("fmn", "plaza", 0, [1, 2])]  # fmt: skip
+        frame = plots_ladder.points(runs)
+        table = plots_ladder.accuracy_table(frame)
+        assert table.loc["Vanilla"].tolist() == ["55.0 ± 7.1"] * 5 + [2]
+        line = table.loc["Feature Mask Network"]
+        assert tuple(line[["plaza", "campus", "mean", "seeds"]]) == ("50.0", "not run", "not run", 0)
+        assert table.loc["QAConv"].tolist() == ["not run"] * 5 + [0] and len(table) == len(ladder.ROWS)
+        assert plots_ladder.points(runs, k=100).rung.unique().tolist() == ["", "+rerank"]
+        rungs = plots_ladder.rung_table(frame)
+        assert rungs.loc["Vanilla"].tolist() == ["55.0 ± 7.1"] * 3 + ["not run"]
+        assert rungs.loc["Feature Mask Network"].tolist() == ["not run"] * 4
+        assert plots_ladder.means(frame).index.tolist() == [("vanilla", r) for r in ("", "+rerank", "+tlift")]
+
+    def test_lead_is_paired_and_on_the_same_queries(self):
+        always, never = [1] * 8, [1, 1, 2, 2, 2, 2, 2, 2]
+        runs = [made(row, source, seed, ranks) for source in ("plaza", "campus") for seed in (0, 1, 2)
+                for row, ranks in (("vanilla", never), ("fusion", always))]  # fmt: skip
+        runs += [made("L2,L3", source, 0, [1, 1], asked=[0, 1]) for source in ("plaza", "campus")]
+        frame = plots_ladder.points(runs)
+        mean, low, high, seeds = plots_ladder.lead(frame, ("fusion", ""), ("vanilla", ""), across=True)
+        assert mean == 75 and low < 75 < high and seeds == 3
+        assert plots_ladder.lead(frame, ("L2,L3", ""), ("vanilla", ""), across=True) == (0, 0, 0, 1)
+        assert plots_ladder.lead(frame, ("qaconv", ""), ("vanilla", ""), across=True)[3] == 0
+
+    def test_qaconvs_rungs_join(self, tmp_path):
+        common = {"paper": "qaconv-tlift", "track": "imagenet", "seed": 0, "budget": "b", "config": {}, "versions": {},
+                  "data": {"name": "toytown-plaza"}, "wall_seconds": 1, "device": "", "commit": ""}  # fmt: skip
+        metric = {"acc@1": 1.0, "acc@10": 1.0, "mAP": 1.0, "first_rank": [1]}
+        names = {"qaconv": ["", " misalignment=1"], "qaconv+rerank": [""]}
+        names |= {"qaconv+rerank+tlift": ["", " K=20", " official"]}
+        for row, words in names.items():
+            store.save({**common, "row": row, "metrics": {f"toytown-plaza{w}": metric for w in words}}, tmp_path)
+        (run,) = ladder.collect("b", tmp_path)
+        assert set(run["metrics"]) == {f"toytown-plaza{w}" for w in ("", "+rerank", *TWO[2:])}
+        assert ladder.collect("another", tmp_path) == []
+
+
+def test_figures():
+    import pandas as pd
+
+    runs = [made(row, source, 0, [1] * n + [2] * (9 - n), ("", "+rerank", "+rerank+tlift K=20"))
+            for source in ("plaza", "campus") for n, row in enumerate(("vanilla", "fusion"), 3)]  # fmt: skip
+    frame = plots_ladder.points(runs)
+    costs = pd.DataFrame({"bytes": {"vanilla": 8, "fusion": 16, "qaconv": 99}})
+    (axes,) = plots_ladder.against_cost(frame, costs, {"bytes": "bytes an image"}).axes
+    assert axes.get_xscale() == "log" and [line.get_xdata()[0] for line in axes.lines] == [8, 16]
+    (axes,) = plots_ladder.within_across(frame).axes
+    assert [line.get_label() for line in axes.lines[:2]] == ["Vanilla", "mid-level fusion"]
+    assert sum(bool(text.arrow_patch) for text in axes.texts) == 4
