@@ -20,7 +20,7 @@ TINY = dict(backbone="squeezenet1_1", tap="res3", channels=8, pixels=(64, 32), s
 
 @pytest.fixture(scope="module")
 def towns():
-    return [load(f"toytown-{town}", "tiny", pixels=(64, 32)) for town in ("plaza", "campus")]
+    return [load(f"toytown-{town}", size="tiny", pixels=(64, 32)) for town in ("plaza", "campus")]
 
 
 def margin(table, dataset, metric, better, base):
