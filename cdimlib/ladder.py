@@ -32,12 +32,12 @@ ROWS = {"colour-texture": "colour and texture", "colour-texture-metric": "the sa
         "L2,L3": "multi-level similarity"}  # fmt: skip
 #: settings of the rows' own experiments beside the common budget
 _MAPS = dict(optimizer="sgd", backbone_lr=0.1, weight_decay=5e-4, reduction="sum")
-_VECTORS = dict(optimizer="adamw", schedule="cosine")
+_VECTORS = dict(optimizer="adamw", schedule="constant")
 OWN = {"colour-texture": {}, "colour-texture-metric": {}, "vanilla": _VECTORS, "fusion": _VECTORS,
        "fmn": _VECTORS | {"margin": 0.1, "mask_lr": 0.01}, "softmax": _MAPS, "center": _MAPS, "memory-cosine": _MAPS,
        "qaconv": _MAPS, "L2,L3": dict(batch=48, schedule="cosine")}  # fmt: skip
 #: learning rates, chosen on held-out training people
-RATES = {"vanilla": 1e-3, "fusion": 1e-3, "fmn": 1e-3, "softmax": 0.1, "center": 0.1, "memory-cosine": 0.01,
+RATES = {"vanilla": 3.5e-4, "fusion": 3.5e-4, "fmn": 3.5e-4, "softmax": 0.1, "center": 0.1, "memory-cosine": 0.01,
          "qaconv": 0.03, "L2,L3": 1e-3}  # fmt: skip
 
 
@@ -198,18 +198,21 @@ def run_grid(runs: list[LadderRun], *, root=None, folder=None, work=None, progre
 
 
 def collect(budget: str, folder=None) -> list[dict]:
-    """All results of one budget: the ladder's own, and QAConv's experiment's with its rungs as keys of ``metrics``."""
-    merged = {}
+    """All results of one budget: the ladder's own; and of rows it did not run, QAConv's experiment's, with its rungs
+    as keys of ``metrics``, and the classical ones, which stand alone."""
+    key, size, pixels = lambda r: (r["row"], r["data"]["name"], r["seed"]), *(budget.split("-") + [""] * 3)[:3:2]
+    own = [r for r in results.load(PAPER, folder, budget=budget) if r["track"] != "costs"]
+    merged = {key(r): r for r in results.load("people", folder, budget=f"{size}-{pixels}") if r["row"] in ROWS}
     for r in results.load(qaconv_experiments.PAPER, folder, budget=budget):
         row, plus, rung = r["row"].partition("+")
-        into = merged.setdefault((row, r["data"]["name"], r["seed"]), {**r, "row": row, "metrics": {}})["metrics"]
+        r = {**r, "row": row}
+        into = merged.setdefault(key(r), {**r, "metrics": {}})["metrics"]
         for name, metrics in r["metrics"].items():
             town, _, words = name.partition(" ")
             if not words or words.startswith("K="):
                 words = f" {words or f'K={K[0]}'}" if "tlift" in rung else ""
                 into[f"{town}{plus}{rung}{words}"] = metrics
-    own = [r for r in results.load(PAPER, folder, budget=budget) if r["track"] != "costs"]
-    return own + [r for key, r in merged.items() if key not in {(o["row"], o["data"]["name"], o["seed"]) for o in own}]
+    return list((merged | {key(r): r for r in own}).values())
 
 
 @torch.inference_mode()

@@ -195,16 +195,22 @@ class TestTables:
         assert plots_ladder.lead(frame, ("L2,L3", ""), ("vanilla", ""), across=True) == (0, 0, 0, 1)
         assert plots_ladder.lead(frame, ("qaconv", ""), ("vanilla", ""), across=True)[3] == 0
 
-    def test_qaconvs_rungs_join(self, tmp_path):
-        common = {"paper": "qaconv-tlift", "track": "imagenet", "seed": 0, "budget": "b", "config": {}, "versions": {},
-                  "data": {"name": "toytown-plaza"}, "wall_seconds": 1, "device": "", "commit": ""}  # fmt: skip
+    def test_others_results_join(self, tmp_path):
+        common = {"paper": "qaconv-tlift", "track": "imagenet", "seed": 0, "budget": "tiny-net-64x32-1ep", "config": {},
+                  "versions": {}, "data": {"name": "toytown-plaza"}, "wall_seconds": 1, "device": "", "commit": ""}
         metric = {"acc@1": 1.0, "acc@10": 1.0, "mAP": 1.0, "first_rank": [1]}
         names = {"qaconv": ["", " misalignment=1"], "qaconv+rerank": [""]}
         names |= {"qaconv+rerank+tlift": ["", " K=20", " official"]}
         for row, words in names.items():
             store.save({**common, "row": row, "metrics": {f"toytown-plaza{w}": metric for w in words}}, tmp_path)
-        (run,) = ladder.collect("b", tmp_path)
+        (run,) = ladder.collect("tiny-net-64x32-1ep", tmp_path)
         assert set(run["metrics"]) == {f"toytown-plaza{w}" for w in ("", "+rerank", *TWO[2:])}
+        classical = {**common, "row": "colour-texture", "paper": "people", "budget": "tiny-64x32"}
+        for row in ("colour", "colour-texture"):  # the first is no row of the ladder
+            store.save({**classical, "row": row, "metrics": {"toytown-plaza": metric}}, tmp_path)
+        assert [r["row"] for r in ladder.collect("tiny-net-64x32-1ep", tmp_path)] == ["colour-texture", "qaconv"]
+        store.save({**classical, "paper": "ladder", "budget": "tiny-net-64x32-1ep", "metrics": {}}, tmp_path)
+        assert ladder.collect("tiny-net-64x32-1ep", tmp_path)[0]["metrics"] == {}  # the ladder's own comes first
         assert ladder.collect("another", tmp_path) == []
 
 
