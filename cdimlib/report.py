@@ -41,7 +41,7 @@ STAND_INS = {
 #: (paper, table) -> method as printed -> words that the budget of a run must hold, where methods differ by it alone
 BUDGETS = {("qaconv-tlift", 1): {f"Resnet{n} H{h}": f"resnet{n}-{h}x128" for n in (50, 152) for h in (256, 384)}}
 SEEDS = 3
-STATUSES = ("reproduced", "on a stand-in", "partly", "computed", "not run")
+STATUSES = ("on its data", "on a stand-in", "partly", "computed", "not run")
 VERDICTS = ("holds", "open", "reversed", "not run")
 
 
@@ -95,7 +95,7 @@ def seeds_of(runs: list[dict], row: str) -> int:
 def status(paper: str, table: int, rows: dict[str, str], runs: list[dict]) -> dict:
     """One table's line: what it asks for, what was run, and a status by this rule.
 
-    "reproduced": every row of ours has ``SEEDS`` seeds on every data set asked for; "on a stand-in": on it or on a
+    "on its data": every row of ours has ``SEEDS`` seeds on every data set asked for; "on a stand-in": on it or on a
     stand-in; "partly": some row has a run; "computed": the table needs no training (complexity); else "not run".
     That says what was run, not at which budget and not that the numbers agree: the table's page does.
     """
@@ -120,7 +120,7 @@ def status(paper: str, table: int, rows: dict[str, str], runs: list[dict]) -> di
     elif not any(some):
         verdict = "not run"
     else:
-        verdict = "reproduced" if all(own) else "on a stand-in" if all(enough) else "partly"
+        verdict = "on its data" if all(own) else "on a stand-in" if all(enough) else "partly"
     return {"paper": paper, "table": table, "experiment": notebook(paper, table), "asked": list(asked),
             "run on": sorted(used), "cells": len(cells), "with seeds": sum(enough), "runs": counted, "status": verdict}
 

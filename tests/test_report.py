@@ -65,7 +65,7 @@ def test_status_by_seeds_and_data(folder):
     runs = results.load("midlevel-fusion", folder)
     line = report.status("midlevel-fusion", 3, rows, runs)
     assert (line["status"], line["run on"], line["with seeds"], line["cells"]) == ("partly", ["shoes"], 2, 6)
-    assert report.status("midlevel-fusion", 7, {"conv5 (Ours)": "ours"}, runs)["status"] == "reproduced"
+    assert report.status("midlevel-fusion", 7, {"conv5 (Ours)": "ours"}, runs)["status"] == "on its data"
     assert report.status("midlevel-fusion", 7, {"conv5 (Ours)": "ours"}, runs[:2])["status"] == "partly"
     assert report.status("midlevel-fusion", 11, {"InceptionV3": "inception"}, runs)["status"] == "not run"
     town = [result("fusion", s, [1], name="toytown-plaza") for s in range(3)]

@@ -26,7 +26,7 @@ def table() -> str:
     lines = ["| paper | tables: on its data / stand-in / partly / not run | claims: hold / open / reversed / not run |",
              "|---|---|---|"]  # fmt: skip
     for paper, row in frame.iterrows():
-        own = row["tables", "reproduced"] + row["tables", "computed"]
+        own = row["tables", "on its data"] + row["tables", "computed"]
         tables = [own, *(row["tables", name] for name in ("on a stand-in", "partly", "not run"))]
         said = [row["claims", name] for name in report.VERDICTS]
         lines.append(f"| {NAMES[paper]} | {' / '.join(map(str, tables))} | {' / '.join(map(str, said))} |")
