@@ -179,6 +179,7 @@ def run_ladder(run: LadderRun, *, root=None, work=None, progress: bool = True) -
     for place in places:  # the calibration is learned where the matcher was
         metrics |= climb(matcher, prepare, replace(place, train=bench.train), every=every)
     return {**run.stub, "metrics": metrics, "average_precision": "rectangle",
+            "settings": {**OWN[run.row], "lr": run.lr or RATES.get(run.row)},
             "protocol": "every query against the gallery, the query's own camera left out",
             "data": {"name": run.benchmark, "note": bench.note, "train_images": len(bench.train),
                      "train_identities": len(np.unique(bench.train.ids)), "images_seen": images,
