@@ -64,7 +64,7 @@ class LadderRun:
     pair_pixels: tuple[int, int] = (64, 24)
     backbone: str = "squeezenet1_1"
     weights: str | None = "imagenet"
-    every: int = 4
+    every: int = 6
     validation: float = 0.0
     label: str = ""
 
