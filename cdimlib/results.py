@@ -189,13 +189,18 @@ def gain(
         ranks = np.concatenate([result["metrics"][name]["first_rank"] for name in chosen])
         return ((ranks > 0) & (ranks <= k)).astype(float)
 
-    difference = np.stack([hit(a) - hit(b) for a, b in pairs])  # [seeds, queries]
+    difference = [hit(a) - hit(b) for a, b in pairs]  # seeds x [queries]
+    same = len({len(part) for part in difference}) == 1  # random splits have queries of their own
     rng = np.random.default_rng(seed)
     s = rng.integers(len(pairs), size=(samples, len(pairs)))
-    q = rng.integers(difference.shape[1], size=(samples, difference.shape[1]))
-    means = np.array([difference[s[i]][:, q[i]].mean() for i in range(samples)])
+    q = rng.integers(len(difference[0]), size=(samples, len(difference[0])))
+    means = np.array([
+        np.concatenate([difference[n][q[i] if same else rng.integers(len(difference[n]), size=len(difference[n]))]
+                        for n in s[i]]).mean()
+        for i in range(samples)
+    ])  # fmt: skip
     low, high = np.percentile(means, [2.5, 97.5])
-    return 100 * float(difference.mean()), 100 * float(low), 100 * float(high)
+    return 100 * float(np.concatenate(difference).mean()), 100 * float(low), 100 * float(high)
 
 
 def _plain(value):

@@ -88,6 +88,14 @@ def test_gain_is_paired_and_its_interval_matches_a_plain_bootstrap(tmp_path):
     assert low < mean < high and np.allclose([low, high], plain, atol=2.5)
 
 
+def test_gain_over_splits_of_different_sizes():
+    """Seeds that are random splits have different queries: each weighs by their number."""
+    base = [make("vanilla", s, [2] * n) for s, n in enumerate((4, 6))]
+    better = [make("ours", 0, [1] * 4), make("ours", 1, [1] * 3 + [2] * 3)]
+    mean, low, high = results.gain(better, base, "shoes")
+    assert mean == pytest.approx(70) and 20 < low < 70 < high <= 100
+
+
 def test_gain_of_a_row_over_itself_is_nothing():
     runs = [make(seed=s, ranks=(1, 2, 3)) for s in range(2)]
     assert results.gain(runs, runs, None) == (0.0, 0.0, 0.0)
