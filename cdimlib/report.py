@@ -126,7 +126,7 @@ def status(paper: str, table: int, rows: dict[str, str], runs: list[dict]) -> di
 
 
 def index(folder: str | Path | None = None) -> list[dict]:
-    """A line for every table of results in the four papers (data/papers/*.csv)."""
+    """A line for every table of results in the four papers (``data/papers/*.csv``)."""
     lines, known = [], tables()
     for paper in MODULES:
         runs = results.load(paper, folder)
@@ -162,7 +162,7 @@ def verdict(low: float, high: float, seeds: int) -> str:
 
 
 def claims(folder: str | Path | None = None) -> pd.DataFrame:
-    """The papers' verbal claims (data/papers/claims.csv): the difference printed and ours, in acc.@1 points.
+    """The papers' verbal claims (``data/papers/claims.csv``): the difference printed and ours, in acc.@1 points.
 
     One line per claim and data set that its table asks for; columns paper, table, claim, better, base, asked, data
     (what ours was measured on), printed, ours, low, high (95 %, paired by query, nested in seeds:
