@@ -53,7 +53,7 @@ def accuracy_table(frame: pd.DataFrame, rung: str = "", metric: str = "acc@1") -
     text = {row: {name: _say(part[name].dropna()) for name in wide} for row, part in wide.groupby(level="row")}
     lines = pd.DataFrame(text, wide.columns).T.reindex(list(ROWS)).fillna("not run")
     lines["seeds"] = wide["mean"].groupby(level="row").count().reindex(list(ROWS), fill_value=0)
-    return lines.rename(index=ROWS)
+    return lines.rename(index=ROWS).rename_axis(columns=None)
 
 
 def rung_table(frame: pd.DataFrame, metric: str = "acc@1", *, across: bool = True) -> pd.DataFrame:
@@ -88,14 +88,18 @@ def lead(frame: pd.DataFrame, better: tuple[str, str], base: tuple[str, str], ac
 
 
 def means(frame: pd.DataFrame, metric: str = "acc@1") -> pd.DataFrame:
-    """Row and rung x (within, across): mean over both towns and all seeds; only what was judged in all four places."""
-    wide = frame.pivot_table(metric, ["row", "rung"], "place").reindex(columns=list(PLACES)).dropna()
+    """Row and rung x (within, across): mean over both towns and over the seeds that climbed highest, so that all rungs
+    of a row are of the same trainings; only what was judged in all four places."""
+    wide = frame.pivot_table(metric, ["row", "seed", "rung"], "place").reindex(columns=list(PLACES)).dropna()
+    rungs = wide.groupby(level=["row", "seed"]).transform("size")
+    wide = wide[rungs == rungs.groupby(level="row").transform("max")].groupby(level=["row", "rung"]).mean()
     return pd.DataFrame({"within": wide.iloc[:, :2].mean(axis=1), "across": wide.iloc[:, 2:].mean(axis=1)})
 
 
 def _style(rows) -> dict:
     """row -> colour and marker, the same in every figure."""
-    colours, marks = sns.color_palette("colorblind", 10), "oosDPvvv*X"
+    colours, marks = sns.color_palette("colorblind", 10), "oosDPv^<*X"
+    colours[8] = (0.15, 0.15, 0.15)  # its yellow is too pale for a mark
     return {row: dict(color=colours[i], marker=marks[i]) for i, row in enumerate(ROWS) if row in rows}
 
 
@@ -123,11 +127,13 @@ def within_across(frame: pd.DataFrame, metric: str = "acc@1", path=("", "+rerank
         if not steps:
             continue
         ax.plot(*steps[0], linestyle="", markersize=8, **style, label=ROWS[row], zorder=3)
+        ax.update_datalim(steps)
         for a, b in pairwise(steps):
             ax.annotate("", b, a, arrowprops=dict(arrowstyle="->", color=style["color"], shrinkA=3, shrinkB=1))
-    low, high = (f(f(ax.get_xlim()), f(ax.get_ylim())) for f in (min, max))
-    ax.plot([low, high], [low, high], color="0.7", linewidth=0.8, zorder=1)
-    ax.annotate("as good abroad\nas at home", (high, high), (-4, -14), textcoords="offset points", ha="right", va="top",
+    ax.autoscale_view()
+    low, high = ax.get_ylim()
+    ax.axline((low, low), (high, high), color="0.7", linewidth=0.8, zorder=1)
+    ax.annotate("as good abroad as at home", (high, high), (-6, -6), textcoords="offset points", ha="right", va="top",
                 color="0.45", fontsize=FONT - 1)  # fmt: skip
     ax.set(xlabel=f"{metric} within a town (%)", ylabel=f"{metric} across towns (%)")
     figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper", frameon=False)

@@ -183,6 +183,8 @@ class TestTables:
         assert rungs.loc["Vanilla"].tolist() == ["55.0 ± 7.1"] * 3 + ["not run"]
         assert rungs.loc["Feature Mask Network"].tolist() == ["not run"] * 4
         assert plots_ladder.means(frame).index.tolist() == [("vanilla", r) for r in ("", "+rerank", "+tlift")]
+        more = plots_ladder.points(runs + [made("vanilla", source, 2, [2]) for source in ("plaza", "campus")])
+        assert plots_ladder.means(more).equals(plots_ladder.means(frame))  # seed 2 stands alone: no rungs to compare
 
     def test_lead_is_paired_and_on_the_same_queries(self):
         always, never = [1] * 8, [1, 1, 2, 2, 2, 2, 2, 2]
