@@ -11,7 +11,6 @@ import hashlib
 import json
 import re
 import time
-import zlib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -254,12 +253,12 @@ def train_person(
             checkpoint=Path(work) / f"{name}.pt" if work else None, progress=progress, label=name,
         ))
 
-    data = zlib.crc32(held.train.images.contiguous().numpy())  # another town must not resume from this one's weights
-    name = f"{checkpoint_name(run)}-{data:08x}"
+    data = held.train.digest
+    name = f"{checkpoint_name(run)}-{data}"
     def train_global(net, seed) -> None:
         first = checkpoint_name(replace(run, row="fmn", seed=seed, margin=0, rank_weight=1, mask_epochs=0,
                                         mask_period=0, mask_lr=1, alpha=0.5, rerank=False, label=""))  # fmt: skip
-        stage(net, identity_objective(run.smoothing), run.epochs, run.period, f"grn-{first}-{data:08x}",
+        stage(net, identity_objective(run.smoothing), run.epochs, run.period, f"grn-{first}-{data}",
               (("backbone", run.backbone_lr),), seed)
 
     if run.masked:

@@ -179,11 +179,10 @@ def train_match(
         nesterov=run.optimizer == "sgd", evaluate_every=max(1, steps // 5),
         lr_scale=(("matcher.maps.backbone", run.backbone_lr),) if run.backbone_lr != 1 else (),
     )
-    data = zlib.crc32(held.train.images.contiguous().numpy())  # another town must not resume from this one's weights
     return model, fit(
         model, batches, lambda net, batch: net(*batch), config, progress=progress, label=f"{run.row} s{run.seed}",
         validate=(lambda net: judge(net.matcher, *look(run, net.matcher, held))["mAP"]) if run.validation else None,
-        checkpoint=Path(work) / f"{run.checkpoint}-{data:08x}.pt" if work else None,
+        checkpoint=Path(work) / f"{run.checkpoint}-{held.train.digest}.pt" if work else None,
     )
 
 

@@ -116,13 +116,13 @@ def status(paper: str, table: int, rows: dict[str, str], runs: list[dict]) -> di
             cells.append((found[dataset] >= SEEDS, found[best] >= SEEDS, found[best] > 0))
     own, enough, some = zip(*cells) if cells else ((), (), ())
     if not asked:
-        verdict = "computed"
+        word = "computed"
     elif not any(some):
-        verdict = "not run"
+        word = "not run"
     else:
-        verdict = "on its data" if all(own) else "on a stand-in" if all(enough) else "partly"
+        word = "on its data" if all(own) else "on a stand-in" if all(enough) else "partly"
     return {"paper": paper, "table": table, "experiment": notebook(paper, table), "asked": list(asked),
-            "run on": sorted(used), "cells": len(cells), "with seeds": sum(enough), "runs": counted, "status": verdict}
+            "run on": sorted(used), "cells": len(cells), "with seeds": sum(enough), "runs": counted, "status": word}
 
 
 def index(folder: str | Path | None = None) -> list[dict]:

@@ -8,6 +8,7 @@ sketch. A sketch is one more camera; everything downstream relies on nothing els
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -47,6 +48,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits of the images, for a checkpoint's name: other data must not resume from it."""
+        return f"{zlib.crc32(self.images.contiguous().numpy()):08x}"
 
     def where(self, keep) -> Split:
         """The images for which the boolean array (or index array) ``keep`` [N] says so."""
