@@ -13,6 +13,7 @@ import os
 import random
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -110,6 +111,23 @@ def autocast(device: torch.device, precision: str):
     return torch.autocast(device.type, torch.bfloat16, enabled=on)
 
 
+@contextmanager
+def repeatable(device: torch.device):
+    """On a CPU, torch's deterministic algorithms, so that one seed gives the same weights bit for bit with any other
+    run on as many threads: the gradient of an index otherwise sums in the order in which threads arrive. A GPU keeps
+    its faster ones."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory
+    if device.type == "cpu":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = filled
+
+
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """SGD or AdamW; weight decay acts on matrices and filters only, not on biases and normalisation.
 
@@ -173,11 +191,12 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = config.lr_at(step) * group.get("scale", 1.0)
         model.train()
-        with autocast(device, config.precision):
-            loss = objective(model, batch)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        with repeatable(device):
+            with autocast(device, config.precision):
+                loss = objective(model, batch)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
         value = float(loss.detach())
         if not math.isfinite(value):
             raise FloatingPointError(f"the loss is {value} at step {step}: lower the learning rate ({config.lr})")
