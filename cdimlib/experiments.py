@@ -170,7 +170,7 @@ def faithful_batches(run: SketchRun, bench: Benchmark, device):
 
 
 def faithful_objective(run: SketchRun):
-    """The paper's triplet loss (midlevel-fusion, Eq. (2))."""
+    """The paper's triplet loss on a batch of sketches and two photos each: see :func:`cdimlib.losses.triplet`."""
 
     def objective(model: Matcher, batch) -> Tensor:
         anchor, positive, negative = model.encode(torch.cat(batch)).chunk(3)

@@ -36,7 +36,10 @@ def resident_batches(
 
 
 def identity_objective(smoothing: float = 0.0) -> Callable:
-    """Cross-entropy over the training identities (midlevel-fusion, Eq. (3); feature-mask-network, Eq. (4))."""
+    """Cross-entropy over the training identities, with ``smoothing`` of its labels (ours).
+
+    Midlevel-fusion, Eq. (3); Feature-mask-network, Eq. (4), Sec. 3.3.
+    """
 
     def objective(model: PersonFusion, batch) -> Tensor:
         images, labels = batch

@@ -190,7 +190,7 @@ class TestTraining:
                 model.freeze_global()
 
     def test_objective_by_hand(self):
-        """Midlevel-fusion, Eq. (3), and the same with smoothed labels."""
+        """Midlevel-fusion, Eq. (3); Feature-mask-network, Eq. (4); and the same with smoothed labels."""
 
         class Fixed:
             logits = staticmethod(lambda images: images)
