@@ -146,7 +146,9 @@ class TestVectorIndex:
 
 
 class TestVectorIndexChoices:
-    def test_one_query_of_a_large_gallery_goes_to_faiss_if_it_is_there(self, monkeypatch):
+    @pytest.mark.parametrize("threads", [1, 2])
+    def test_one_query_of_a_large_gallery_goes_to_faiss_if_it_is_there(self, monkeypatch, threads):
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
         asked = []
         monkeypatch.setattr(VectorIndex, "PAYS", 6)
         monkeypatch.setattr(VectorIndex, "_best", lambda self, part, k, faiss: asked.append(faiss) or (part, part))
@@ -154,7 +156,7 @@ class TestVectorIndexChoices:
             if find_spec("faiss") or not faiss:
                 VectorIndex(torch.eye(8)[:size], faiss=faiss).search(torch.eye(8)[:queries])
         there = find_spec("faiss") is not None
-        assert asked == [there, False, False, False] + [True] * there
+        assert asked == [there and threads == 1, False, False, False] + [True] * there
 
     def test_without_faiss(self, monkeypatch):
         monkeypatch.setattr("cdimlib.retrieval.search.find_spec", lambda name: None)

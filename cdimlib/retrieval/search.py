@@ -65,10 +65,11 @@ class VectorIndex:
     """The k best of a gallery of vectors [G, D] for each query, exactly, without the whole similarity matrix.
 
     metric and scores are :class:`VectorMatcher`'s ("euclidean": minus the distance; "cosine"), or the "inner" product.
-    faiss: True, False, or None: if it is installed, for one query in at least ``PAYS`` vectors, where it pays. Measured
-    on one core of a server's CPU with 128 and 512 numbers (``make bench``), a single query is 1.3 to 1.7 times as fast
-    with it in 10,000 vectors and 2 to 3 times in 100,000; for 4 at once there is no clear difference, and from 16 on
-    torch is 1.3 to 4 times as fast. Both read the same array. What they find is scored again in double precision, so
+    faiss: True, False, or None: if it is installed, where it pays: for one query in at least ``PAYS`` vectors, on one
+    thread. Measured with 128 and 512 numbers (``make bench``): on one core a single query is 1.3 to 1.7 times as fast
+    with it in 10,000 vectors and 2 to 3 times in 100,000; on two cores it is not (0.8 to 1.0 times). For 4 queries at
+    once there is no clear difference on one core, and on two FAISS is 1.4 to 1.7 times as fast; from 16 on torch is up
+    to 4 times as fast on either. Both read the same array. What they find is scored again in double precision, so
     they agree; of equally good images the one given first comes first.
     """
 
@@ -92,7 +93,9 @@ class VectorIndex:
         if k < 1 or queries.shape[1] != dimension:
             raise ValueError(f"k = {k} (at least 1?), queries {tuple(queries.shape)}, gallery {(size, dimension)}")
         step = max(1, self.BLOCK // max(size, (k + self.SPARE) * dimension))
-        by_faiss = len(queries) == 1 and size >= self.PAYS if self.faiss is None else self.faiss
+        by_faiss = self.faiss
+        if by_faiss is None:
+            by_faiss = len(queries) == 1 and size >= self.PAYS and torch.get_num_threads() == 1
         parts = [self._best(part, min(k, size), by_faiss) for part in queries.split(step)]
         return tuple(torch.cat(part).cpu() for part in zip(*parts))
 
