@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import build_book
+import execute_notebooks
 import nbformat
 import pytest
 import rehost
@@ -234,6 +236,27 @@ def test_a_book_is_built_or_the_build_fails(sources, source, prose, succeeds, ca
         )
         # the same fault must fail again, and not be hidden by what the first build left behind
         assert build_book.build(sources, sources, "smoke") != 0
+
+
+def test_notebooks_are_executed_side_by_side_into_the_cache(sources, monkeypatch, capsys):
+    """Each with its share of the cores, none twice, and what failed is left to Jupyter Book."""
+    (sources / "_config.yml").write_text(MINI_CONFIG.replace("timeout", "exclude_patterns: ['later/*'], timeout"))
+    (sources / "_toc.yml").write_text("root: a\nchapters: [{file: b}, {file: c, sections: [{file: later/d}]}]")
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    write = "import os, pathlib; pathlib.Path('{0}.txt').write_text(os.environ['OMP_NUM_THREADS'])"
+    (sources / "later").mkdir()
+    for name in ("a", "b", "c", "later/d"):
+        cell = nbformat.v4.new_code_cell("1 / 0" if name == "c" else write.format(name))
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), sources / f"{name}.ipynb")
+    monkeypatch.setattr(execute_notebooks, "cores", lambda: 4)
+    before = dict(os.environ)
+    assert execute_notebooks.execute(sources, sources, dict(os.environ), jobs=2) == [sources / "c.ipynb"]
+    assert {p.name: p.read_text() for p in sources.rglob("?.txt")} == {"a.txt": "2", "b.txt": "2"}
+    assert "c.ipynb: FAILED" in capsys.readouterr().out and dict(os.environ) == before
+    (sources / "a.txt").unlink()
+    execute_notebooks.execute(sources, sources, dict(os.environ), jobs=2)
+    said = capsys.readouterr().out
+    assert "a.ipynb: unchanged" in said and "c.ipynb: FAILED" in said and not (sources / "a.txt").exists()
 
 
 # ---------------------------------------------------------------------------------------------------- make, .ci/run

@@ -2,7 +2,7 @@
 
 Jupyter Book's execution cache looks at the notebook alone, so a page would keep its old numbers after the library or
 the data changed. The cache here lies under a key of everything else that a page depends on; when the key changes,
-everything is executed again.
+everything is executed again, several notebooks side by side.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import sys
 import threading
 import time
 from pathlib import Path
+
+import execute_notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
 INPUTS = ("cdimlib", "data/papers", "data/results", "pyproject.toml", "constraints.txt", "_config.yml")
@@ -69,6 +71,7 @@ def build(root: Path, out: Path, profile: str) -> int:
     started, done = time.time(), threading.Event()
     threading.Thread(target=heartbeat, args=(started, done), daemon=True).start()
     try:
+        execute_notebooks.execute(root, out, environment)
         status = subprocess.run(command, env=environment, cwd=root).returncode
     finally:
         done.set()
