@@ -12,7 +12,7 @@ CELL_TIMEOUT ?= 300
 PORT ?= 8000
 P ?=
 
-.PHONY: help install book test test-library test-notebooks test-book smoke-book serve lint bench full index rehost clean
+.PHONY: help install book test test-library test-notebooks test-book smoke-book serve lint bench full grid index rehost clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,11 @@ bench: $(STAMP) ## the benchmarks of the library
 full: $(if $(NB),$(STAMP)) ## a full run: NB=book/experiments/x.ipynb P="-p name value"; the output goes to runs/
 	@test -n "$(NB)" || { echo 'Which notebook? make full NB=book/experiments/x.ipynb P="-p name value"' >&2; exit 2; }
 	@$(PY) tools/run_notebook.py "$(NB)" $(P)
+
+grid: $(STAMP) ## all experiments that have no result yet: JOBS=2 at a time, ONLY='masks-*' of them, MACHINE=cpu, gpu or any
+	@$(PY) -c "import snakemake" 2>/dev/null || $(PY) -m pip install -q -c constraints.txt -e '.[workflow]'
+	@$(PY) -m snakemake --snakefile workflow/Snakefile --profile workflow/profiles/local --cores $(or $(JOBS),2) $(DRY) \
+	  --config only="$(ONLY)" machine="$(or $(MACHINE),cpu)"
 
 index: $(STAMP) ## data/results/INDEX.json and the README's table, after results were added
 	@$(PY) tools/refresh.py
