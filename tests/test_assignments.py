@@ -330,14 +330,18 @@ WRONG += [
 ]
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("case", WRONG, ids=[f"{i}-{c[0]}-{c[1]}" for i, c in enumerate(WRONG)])
-def test_a_wrong_answer_loses_its_points(case):
-    name, question, answer, lost, words = case
+def loses(name: str, question: str, answer: str, lost: float, words: str) -> None:
+    """One wrong answer: it must lose these points, and these words must stand in the first message it gets."""
     results = grade(name, question, answer).values()
     messages = [message for _, _, message in results if message]
     assert sum(points - earned for earned, points, _ in results) == lost, messages
     assert words in messages[0], messages
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", WRONG, ids=[f"{i}-{c[0]}-{c[1]}" for i, c in enumerate(WRONG)])
+def test_a_wrong_answer_loses_its_points(case):
+    loses(*case)
 
 
 def master(*cells) -> nbformat.NotebookNode:
