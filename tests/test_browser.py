@@ -1,7 +1,8 @@
 """The rendered book in headless Chromium, with every host but this one out of reach.
 
 The book under test is the one that ``make smoke-book`` rendered, or the folder that CDIM_BOOK_HTML names. Without
-Chromium or without a book these tests are skipped, unless CI=true.
+Chromium or without a book these tests are skipped, unless CI=true. A page is opened once and looked at as on a desktop
+and on a phone, in light and in dark; the tests share what was seen.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import shutil
 import threading
 import time
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 
@@ -99,6 +101,40 @@ images.forEach(i => { i.loading = 'eager'; });
 """
 
 
+# What reaches beyond the right edge, if the page can be scrolled sideways.
+TOO_WIDE = """
+const width = document.documentElement.clientWidth;
+if (document.documentElement.scrollWidth <= width + 1) return [];
+const wide = [...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > width + 1);
+return ['page: ' + document.documentElement.scrollWidth + ' > ' + width,
+        ...wide.slice(-4).map(e => e.tagName + '.' + e.className + ' ' + e.textContent.trim().slice(0, 60))];
+"""
+# Serious faults of accessibility, as axe-core finds them: "rule: where".
+FAULTS = """
+const done = arguments[arguments.length - 1], rules = arguments[0];
+axe.run(document, rules.length ? {runOnly: {type: 'rule', values: rules}} : {}).then(found => done(
+    found.violations.filter(v => ['serious', 'critical'].includes(v.impact)).flatMap(
+        v => v.nodes.slice(0, 5).map(n => v.id + ': ' + n.target.join(' ') + ' ' + n.html.slice(0, 120)))));
+"""
+# Figures are drawn for white paper: in the dark each must keep it.
+NO_PAPER = """
+return [...document.querySelectorAll('article .cell_output img')].filter(
+    i => getComputedStyle(i).backgroundColor !== 'rgb(255, 255, 255)').map(i => i.getAttribute('src'));
+"""
+CALM = """
+const style = document.createElement('style');
+style.textContent = '* { transition: none !important; animation: none !important; }';
+document.head.append(style);
+"""
+#: a way to look at a page -> (width, height, phone, theme, rules of axe that may have another answer there; [] is all)
+WAYS = {
+    "desktop, light": (1400, 1000, False, "light", []),
+    "desktop, dark": (1400, 1000, False, "dark", ["color-contrast"]),
+    "phone, dark": (360, 780, True, "dark", ["scrollable-region-focusable"]),
+    "phone, light": (360, 780, True, "light", ["scrollable-region-focusable"]),
+}
+
+
 def pages() -> list[str]:
     """The rendered pages of the book, as addresses below the site."""
     return sorted(str(p.relative_to(HTML)) for p in (HTML / "book").rglob("*.html")) if HTML.is_dir() else []
@@ -109,36 +145,97 @@ def errors_of(browser) -> list[str]:
     return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
 
 
+@functools.cache
+def axe() -> str:
+    """The program that looks for faults of accessibility."""
+    base = pytest.importorskip("axe_core_python.base", reason="pip install axe-core-python")
+    return base.AXE_FILE_PATH.read_text(encoding="utf8")
+
+
+def show(browser, width: int, height: int, phone: bool, theme: str) -> None:
+    """The open page as on a screen of that size, in that theme."""
+    screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    browser.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
+
+
+@pytest.fixture(scope="session")
+def seen(browser, site):
+    """page -> what is wrong with it, by aspect; every page is opened once."""
+
+    @functools.cache
+    def look(page: str) -> dict[str, list[str]]:
+        browser.get_log("browser")
+        browser.get(urljoin(f"{site}/", page))
+        found = {"formulas": [], "images": []}
+        if browser.execute_script(FORMULAS)["expected"]:
+            if not browser.execute_async_script(WAIT_FOR_FORMULAS):
+                found["formulas"].append("MathJax did not start")
+            formulas = browser.execute_script(FORMULAS)
+            found["formulas"] += formulas["errors"]
+            if formulas["empty"] or formulas["rendered"] < formulas["expected"]:
+                found["formulas"].append(f"not all are rendered: {formulas}")
+        for image in browser.execute_async_script(IMAGES):
+            alt = (image["alt"] or "").strip()
+            if not image["loaded"]:
+                found["images"].append(f"did not load: {image['src']}")
+            if not alt or alt.startswith("../_images"):
+                found["images"].append(f"no alternative text: {image['src']}")
+        browser.execute_script(CALM + axe())
+        for way, (*screen, rules) in WAYS.items():
+            show(browser, *screen)
+            found[f"width, {way}"] = browser.execute_script(TOO_WIDE)
+            found[f"axe, {way}"] = browser.execute_async_script(FAULTS, rules)
+            found[f"paper, {way}"] = browser.execute_script(NO_PAPER) if "dark" in way else []
+        show(browser, *WAYS["desktop, light"][:4])
+        found["console"] = errors_of(browser)
+        return found
+
+    return look
+
+
 def test_there_are_pages(site):
     assert "book/intro.html" in pages()
 
 
 @pytest.mark.parametrize("page", pages())
-def test_page_in_the_browser(browser, site, page):
+def test_page(page, seen):
     """No console error, every formula rendered, every image loaded and described."""
-    browser.get_log("browser")
-    browser.get(f"{site}/{page}")
-    has_formulas = browser.execute_script(FORMULAS)["expected"] > 0
-    if has_formulas:
-        assert browser.execute_async_script(WAIT_FOR_FORMULAS), f"{page}: MathJax did not start"
-        formulas = browser.execute_script(FORMULAS)
-        assert not formulas["errors"], f"{page}: formulas with an error: {formulas['errors']}"
-        assert formulas["rendered"] >= formulas["expected"] and not formulas["empty"], f"{page}: {formulas}"
-    images = browser.execute_async_script(IMAGES)
-    assert not [i["src"] for i in images if not i["loaded"]], f"{page}: images that did not load"
-    undescribed = [i["src"] for i in images if not (i["alt"] or "").strip() or i["alt"].startswith("../_images")]
-    assert not undescribed, f"{page}: images without alternative text"
-    assert not errors_of(browser), f"{page}: errors in the console"
+    assert {k: v for k, v in seen(page).items() if k in ("console", "formulas", "images") and v} == {}
 
 
-def test_the_book_has_figures_and_formulas(browser, site):
+@pytest.mark.parametrize("page", pages())
+def test_page_fits_the_screen_in_light_and_dark(page, seen):
+    """Nothing makes the page scroll sideways, on a desktop or a phone; in the dark figures keep their white paper."""
+    assert {k: v for k, v in seen(page).items() if k.startswith(("width", "paper")) and v} == {}
+
+
+@pytest.mark.parametrize("page", pages())
+def test_page_is_accessible(page, seen):
+    """axe-core finds nothing serious: names, roles, contrast in both themes, what scrolls is reached by keyboard."""
+    assert {k: v for k, v in seen(page).items() if k.startswith("axe") and v} == {}
+
+
+FAULTY = """<!doctype html><html lang="en"><head><title>Faults</title></head><body><main><h1>Every fault</h1>
+<article><p style="color:#bbb; background:#fff">pale</p><img src="gone.png"><button></button><div class="cell_output">
+<img alt="x" src="data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="></div><div style="width: 2000px">wide</div>
+</article></main><script>undefined_name()</script></body></html>"""
+
+
+def test_the_looking_finds_faults(seen, tmp_path):
+    """On a page that has every fault; so the checks above can fail."""
+    (tmp_path / "faulty.html").write_text(FAULTY, encoding="utf8")
+    found = seen((tmp_path / "faulty.html").as_uri())
+    assert len(found["images"]) == 2 and len(found["console"]) >= 2  # the script, and the image that is gone
+    assert found["width, phone, light"] and found["width, desktop, dark"] and found["paper, phone, dark"]
+    rules = {fault.split(":")[0] for fault in found["axe, desktop, light"]}
+    assert {"color-contrast", "image-alt", "button-name"} <= rules
+
+
+def test_the_book_has_figures_and_formulas():
     """The checks above say nothing about a book without figures or formulas; this one has both."""
-    figures = formulas = 0
-    for page in pages():
-        browser.get(f"{site}/{page}")
-        figures += browser.execute_script("return document.querySelectorAll('article .cell_output img').length")
-        formulas += browser.execute_script(FORMULAS)["expected"]
-    assert figures > 0 and formulas > 0
+    texts = [(HTML / page).read_text(encoding="utf8") for page in pages()]
+    assert any('class="math' in text for text in texts) and any("_images/" in text for text in texts)
 
 
 def test_front_page_leads_to_the_introduction(browser, site):
@@ -183,3 +280,25 @@ def test_book_opens_without_a_server(browser):
     assert browser.execute_async_script(WAIT_FOR_FORMULAS)
     assert browser.execute_script(FORMULAS)["rendered"] > 0
     assert not errors_of(browser)
+
+
+def test_printed_pages(browser, site, tmp_path):
+    """Two pages as a PDF: solutions open, no sidebar, an outline, links that lead to the other page or nowhere."""
+    pypdf = pytest.importorskip("pypdf")
+    import print_book
+
+    texts = {page: (HTML / page).read_text(encoding="utf8") for page in pages()}
+    solved = min((page for page in pages() if "<details" in texts[page]), key=lambda page: len(texts[page]))
+    linked = next(page for page in pages() if page != solved and Path(page).name in texts[solved].split("<article")[1])
+    chosen = [("Part", page.removesuffix(".html")) for page in (solved, linked)]
+    sheets = print_book.print_book(HTML, tmp_path / "book.pdf", chosen)
+    printed = pypdf.PdfReader(tmp_path / "book.pdf")
+    assert len(printed.pages) == sheets >= 2
+    assert [float(side) for side in printed.pages[0].mediabox[2:]] == pytest.approx([595, 842], abs=1.5)  # A4
+    text = "".join(sheet.extract_text() for sheet in printed.pages)
+    assert "BEGIN SOLUTION" in text and "Ctrl" not in text and "Toggle" not in text
+    part, pair = printed.outline
+    assert part.title == "Part" and len(pair) == 2 and printed.get_destination_page_number(pair[1]) > 0
+    links = [link.get_object() for sheet in printed.pages for link in sheet.get("/Annots") or ()]
+    assert not [link for link in links if "127.0.0.1" in str(link.get("/A", {}).get("/URI", ""))]
+    assert any(link.get("/A", {}).get("/S") == "/GoTo" for link in links)
