@@ -65,7 +65,7 @@
   const verdict = make("p", { class: "verdict", role: "status", "aria-live": "polite" });
   const tally = make("p", { class: "tally" });
   const jumps = [0, 1].map(side => make("button", { type: "button", class: "jump", onclick: () => jump(side) }));
-  const pair = make("figure", { class: "pair" });
+  const pair = make("section", { class: "pair", "aria-label": "The query, and the answer in question" });
   const sides = [0, 1].map(makeSide);
   root.append(tabs, picker, knobs, verdict,
     make("div", { class: "stage" }, pair, make("div", { class: "sides" }, ...sides.map(s => s.node))),
@@ -90,7 +90,7 @@
     const s = scenes[tab], begin = s.start;
     Object.assign(state, { tab, query: begin.query, knobs: [...begin.knobs], matchers: [...begin.matchers], pair: [1, 0] });
     [...tabs.children].forEach((button, i) => button.setAttribute("aria-pressed", i === tab));
-    picker.replaceChildren(make("legend", {}, `Look for ${s.noun.replace(/^this /, "a ").replace(/^the photo of this /, "a ")}`));
+    picker.replaceChildren(make("legend", {}, "Look for ", make("span")));
     const group = unique("query");
     s.queries.forEach((query, i) => {
       const radio = make("input", { type: "radio", name: group, value: i, "aria-label": query.words,
@@ -131,6 +131,7 @@
   /** A query, a knob or a matcher is another one: everything follows, the pair goes to B's (or A's) first right answer. */
   function changed() {
     picker.querySelectorAll("input")[state.query].checked = true;
+    picker.querySelector("legend span").textContent = scene().queries[state.query].words;
     const side = state.pair[0];
     state.pair = [side, Math.min(rank(side) - 1, scene().top)];
     sides.forEach(drawSide);
@@ -221,7 +222,7 @@
       : m.kind === "heat" ? drawHeat(over, m, entry(place), [h, w], w + gap) : "This score cannot be taken apart by place.";
     const score = m.scores[entry(place)];
     pair.style.setProperty("--gap", `${100 * gap / wide}%`);
-    pair.replaceChildren(make("div", { class: "two" }, query, answer, over), make("figcaption", {},
+    pair.replaceChildren(make("div", { class: "two" }, query, answer, over), make("p", { class: "caption" },
       make("b", {}, `${"AB"[side]}, rank ${number}: `), make("span", { class: right ? "yes" : "no" }, `${right ? "✓ " : ""}${what}`),
       ` (score ${score.toFixed(Math.abs(score) < 1 ? 3 : 2)}). `, note, make("small", {}, m.how)));
   }
@@ -234,16 +235,17 @@
     for (let i = 0; i < lines; i++) {
       const [from, to, cosine, share] = m.parts.subarray(4 * (at * lines + i), 4 * (at * lines + i) + 4);
       if (!share) continue;
-      const [x1, y1] = middle(from, m.grid, size), [x2, y2] = middle(to, m.grid, size), width = unit * (0.8 + 2 * share / 255);
-      cosines.push((cosine / 100).toFixed(2));
-      for (const [kind, extra] of [["case", 1.4 * unit], ["line", 0]]) {
+      const [x1, y1] = middle(from, m.grid, size), [x2, y2] = middle(to, m.grid, size), width = unit * (0.5 + 1.6 * share / 255);
+      cosines.push(cosine / 100);
+      for (const [kind, extra] of [["case", unit], ["line", 0]]) {
         over.append(make("line", { svg: 1, class: kind, x1, y1, x2: right + x2, y2, "stroke-width": width + extra }));
         for (const x of [x1, right + x2]) {
-          over.append(make("circle", { svg: 1, class: kind, cx: x, cy: x === x1 ? y1 : y2, r: width / 2 + 1.6 * unit + extra / 2 }));
+          over.append(make("circle", { svg: 1, class: kind, cx: x, cy: x === x1 ? y1 : y2, r: width / 2 + 1.2 * unit + extra / 2 }));
         }
       }
     }
-    return cosines.length ? `Lines: the ${cosines.length} local matches that lift it most above the gallery's mean; cosines ${cosines.join(", ")}. `
+    return cosines.length ? `Lines: the ${cosines.length} local matches that lift it most above the gallery's mean, the thicker the more; cosines ${
+      Math.min(...cosines).toFixed(2)} to ${Math.max(...cosines).toFixed(2)}. `
       : "No local match lifts it above the gallery's mean. ";
   }
 

@@ -20,8 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .data import Benchmark, Split
-from .data.benchmark import PHOTO, SKETCH
+from .data.benchmark import PHOTO, SKETCH, Benchmark, Split
 from .data.toycameras import THINGS
 from .data.toyshop import ToyShop
 from .models.classical import DenseHOG
@@ -79,8 +78,7 @@ def heat(query: Tensor, gallery: Tensor, chosen) -> np.ndarray:
     """Located vectors [cells, D] and [G, cells, D] -> [chosen, 2, cells]: what each cell of the query, and of a gallery
     image, adds to the score beyond its mean over the gallery."""
     whole, there = gallery.sum(1), gallery @ query.sum(0)  # [G, D], [G, cells]
-    here = query @ (whole[chosen] - whole.mean(0)).T  # [cells, chosen]
-    return torch.stack([here.T, there[chosen] - there.mean(0)], 1).numpy()
+    return torch.stack([(whole[chosen] - whole.mean(0)) @ query.T, there[chosen] - there.mean(0)], 1).numpy()
 
 
 def local_matches(matcher: QAConv, query: Tensor, gallery: Tensor, chosen, top: int = LINES) -> np.ndarray:
@@ -104,6 +102,8 @@ def ranked(scores: np.ndarray, query: Split, gallery: Split, top: int = TOP) -> 
     """Scores [Q, G] -> gallery images [Q, top + 1], the best of all and, last, the best right one; its rank [Q]. As in
     :func:`cdimlib.retrieval.rank_metrics`, those of the query's own camera are left out, and ties go against us."""
     first = rank_metrics(scores, query.ids, gallery.ids, query.cams, gallery.cams).first_rank
+    if not first.all():
+        raise ValueError(f"query {first.argmin()} has no match in the gallery: leave it out")
     same = query.ids[:, None] == gallery.ids
     scores = np.where(same & (query.cams[:, None] == gallery.cams), -np.inf, scores)
     order = np.stack([np.lexsort((right, -row)) for right, row in zip(same, scores, strict=True)])
@@ -117,8 +117,7 @@ def sheet(pictures: Tensor, columns: int = 24) -> dict:
     page[:n] = pictures
     page = page.view(-1, columns, 3, h, w).permute(0, 3, 1, 4, 2).reshape(-1, columns * w, 3)  # [rows * H, ..., 3]
     Image.fromarray(page.numpy()).save(out := io.BytesIO(), "WEBP", quality=72, method=4)
-    image = base64.b64encode(out.getvalue()).decode()
-    return {"columns": columns, "rows": len(page) // h, "size": [h, w], "image": image}
+    return {"columns": columns, "rows": len(page) // h, "size": [h, w], "image": _pack([*out.getvalue()], np.uint8)}
 
 
 def scene(title: str, noun: str, knobs: dict, settings: list[Split], gallery: Split, entries: list[Entry], shown, *,
@@ -126,18 +125,17 @@ def scene(title: str, noun: str, knobs: dict, settings: list[Split], gallery: Sp
     """All that one tab shows, ready for JSON.
 
     noun: what is looked for ("this person"). knobs: name -> words of its levels; settings: the queries under all their
-    combinations, the last knob turning fastest. shown: which queries can be picked; all count for rank-1. pictures: (of
-    the shown queries, one tensor a setting; of the gallery); words: (of the shown, of the gallery), what each shows.
-    start: keys of the two matchers to begin with. It begins at the second level of all knobs with the query, of those
-    shown, about whose rank these two differ most. twins: (identity, identity, detail) of lookalikes.
-    """
+    combinations, the last knob turning fastest. shown: which can be picked; all count for rank-1. pictures: (of the
+    shown queries, one tensor a setting; of the gallery); words: (of the shown, of the gallery), what each shows. start:
+    keys of the two matchers to begin with, at the second level of all knobs, with the query of those shown about whose
+    rank these two differ most. twins: (identity, identity, detail) of lookalikes. Matchers are moved to the CPU."""
     keys, levels, first, blocks = [e.key for e in entries], [len(v) for v in knobs.values()], {}, []
     if unknown := [key for key in start if key not in keys]:
         raise ValueError(f"unknown matcher {unknown[0]!r}: choose from {', '.join(keys)}")
     if len(settings) != np.prod(levels) or len(gallery) <= TOP:
-        raise ValueError(f"need a setting for each combination of {levels} levels and more than {TOP} gallery images; "
-                         f"got {len(settings)} and {len(gallery)}")  # fmt: skip
+        raise ValueError(f"{len(settings)} settings for {levels} levels, {len(gallery)} images for lists of {TOP}")
     for e in entries:
+        e.matcher.eval().cpu()
         features, parts = encode(e.matcher, gallery.images, e.prepare), located(e, gallery.images)
         kind = "lines" if isinstance(e.matcher, QAConv) else "heat" if parts else "none"
         lists, values, explained, first[e.key] = [], [], [], []
@@ -156,12 +154,11 @@ def scene(title: str, noun: str, knobs: dict, settings: list[Split], gallery: Sp
         if kind == "heat":  # [C * N, TOP + 1, 2, cells]: bytes with a sign, shares of the pair's largest
             explained *= 127 / np.abs(explained).max((-2, -1), keepdims=True).clip(1e-9)
         elif kind == "lines":  # [C * N, TOP + 1, LINES, 4]: cells, cosine in percent, share of the pair's largest
-            explained[..., 2] = 100 * explained[..., 2].clip(0)
-            explained[..., 3] *= 255 / explained[..., :1, 3].clip(1e-9)
+            explained[..., 2:] *= 255 / np.maximum(explained[..., :1, 3:], 1e-9) * [0, 1] + [100, 0]
+        stored = _pack(explained.round().clip(-127 if parts else 0), np.int8 if parts else np.uint8)
         blocks.append({"key": e.key, "name": e.name, "how": e.how, "kind": kind, "grid": [int(n) for n in grid],
-                       "cells": explained.shape[-1] if kind == "heat" else 0, "lists": _pack(lists, "<u2"),
-                       "ranks": _pack(first[e.key], "<u2"), "scores": _pack(values, "<f4"),
-                       "parts": _pack(explained.round(), np.int8 if kind == "heat" else np.uint8)})  # fmt: skip
+                       "cells": explained.shape[-1] if parts else 0, "lists": _pack(lists, "<u2"), "parts": stored,
+                       "ranks": _pack(first[e.key], "<u2"), "scores": _pack(values, "<f4")})  # fmt: skip
     begin = [min(1, n - 1) for n in levels]
     a, b = (first[key][np.ravel_multi_index(begin, levels)][shown] for key in start)
     return {"title": title, "noun": noun, "knobs": [{"name": k, "levels": list(v)} for k, v in knobs.items()],
@@ -194,10 +191,9 @@ def town_scene(title: str, bench: Benchmark, entries: list[Entry], *, shown: int
 
     words = lambda shot, keep: [f"{town.person(p).describe()}; at the {town.place.cameras[c].name}"  # noqa: E731
                                 for p, c in zip(shot["person"][keep], shot["cam"][keep])]  # fmt: skip
-    combos, everyone = list(product(range(4), range(4))), np.arange(len(query))
-    picks = np.sort(np.unique(query.ids, return_index=True)[1][:shown])
+    combos, picks = [*product(range(4), repeat=2)], np.sort(np.unique(query.ids, return_index=True)[1][:shown])
     visits = np.unique([shots["gallery"]["person"], bench.gallery.cams], axis=1, return_index=True)[1]
-    settings = [replace(query, images=photograph(town, "query", everyone, *combo)) for combo in combos]
+    settings = [replace(query, images=photograph(town, "query", slice(None), *combo)) for combo in combos]
     pictures = [photograph(fine, "query", picks, *combo) for combo in combos], photograph(fine, "gallery", visits)
     return scene(title, "this person", knobs, settings, bench.gallery.where(visits), entries, picks, start=start,
                  pictures=pictures, words=(words(shots["query"], picks), words(shots["gallery"], visits)),
@@ -218,15 +214,14 @@ def shop_scene(title: str, shop: ToyShop, category: str, entries: list[Entry], *
 
 
 class Explorer:
-    """Scenes, one per tab. Show it at the end of a cell, or :meth:`save` it as a page of its own.
-
-    Raises ValueError if there is none, or if the output would have more than ``LIMIT`` bytes."""
+    """Scenes, one per tab. Show it at the end of a cell, or :meth:`save` it as a page of its own. Raises ValueError if
+    there is none, or if the output would have more than ``LIMIT`` bytes."""
 
     def __init__(self, *scenes: dict):
         self.scenes = scenes
         if not scenes or len(self.html.encode()) > LIMIT:
-            raise ValueError(f"{len(scenes)} scenes; at least one is needed, and at most {LIMIT:,} bytes of output are "
-                             "allowed: show fewer queries, or smaller pictures")  # fmt: skip
+            raise ValueError(f"{len(scenes)} scenes: at least one is needed, and at most {LIMIT:,} bytes of output; "
+                             "show fewer queries, or smaller pictures")  # fmt: skip
 
     @cached_property
     def html(self) -> str:
@@ -250,6 +245,6 @@ class Explorer:
         """Write a page that opens without a server."""
         head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
         style = "<style>:root{color-scheme:light dark}body{max-width:60em;margin:1em auto;padding:0 .8em}</style>"
-        page = f"{head}{style}<body><main><h1>{title}</h1>{self.html}</main></body>"
-        Path(path).write_text(f'<!doctype html><html lang="en">{page}</html>', encoding="utf8")
+        page = f"{head}{style}<body><main><h1>{title}</h1>{self.html}</main></body></html>"
+        Path(path).write_text(f'<!doctype html><html lang="en">{page}', encoding="utf8")
         return Path(path)

@@ -59,7 +59,7 @@ const all = q => [...document.querySelectorAll(q)];
 return {
     lists: all('.cdim-x ol').map(l => [...l.querySelectorAll('li:not([hidden]) button')].map(b => b.ariaLabel)),
     verdict: document.querySelector('.verdict').textContent, rates: all('.rate b').map(b => b.textContent),
-    levels: all('.knob output').map(o => o.textContent), caption: document.querySelector('figcaption').textContent,
+    levels: all('.knob output').map(o => o.textContent), caption: document.querySelector('.caption').textContent,
     lines: all('svg line.line').length, cells: all('svg rect').length, focus: document.activeElement.ariaLabel,
 };
 """
@@ -175,7 +175,7 @@ function behind(node) {
     }
     return [255, 255, 255];
 }
-return ['.verdict', '.tally', '.rate', 'legend', 'output', 'figcaption', 'small', '.yes', '.right .place', '.place',
+return ['.verdict', '.tally', '.rate', 'legend', 'output', '.caption', 'small', '.yes', '.right .place', '.place',
         '.right .mark', '.letter', 'select', '.jump:enabled', '.tabs button'].map(query => {
     const node = document.querySelector('.cdim-x ' + query);
     if (!node) return [query, 21];
