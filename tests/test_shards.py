@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from references import nearest_vectors
 from torch.nn import functional as F
 
+from cdimlib import plots_scale
 from cdimlib.models.matcher import Matcher, VectorMatcher
 from cdimlib.models.qaconv import QAConv
 from cdimlib.retrieval import VectorIndex, encode, similarity
@@ -398,3 +399,35 @@ class TestErrors:
         with pytest.raises(ValueError, match=message):
             write_gallery(tmp_path, given.pop("features"), given.pop("ids"), **given)
         shutil.rmtree(tmp_path)
+
+
+class TestFigures:
+    """Marks are what was measured, lines what is extrapolated; axes are logarithmic."""
+
+    pytestmark = pytest.mark.usefixtures("closed")
+
+    def test_growth(self):
+        ax = plots_scale.growth(
+            {"a": ([10, 100], [2.0, 11.0])}, {"a": (1.0, 0.1), "b": (5.0, 0.0)}, ylabel="seconds", sizes=(10, 1e6),
+            levels={"a minute": 60},
+        ).axes[0]  # fmt: skip
+        line, marks, flat, level = ax.lines
+        np.testing.assert_allclose(line.get_ydata(), 1 + 0.1 * line.get_xdata())
+        assert line.get_xdata()[[0, -1]].round().tolist() == [10, 1e6] and set(flat.get_ydata()) == {5}
+        assert marks.get_linestyle() == "None" and marks.get_xydata().tolist() == [[10, 2], [100, 11]]
+        assert level.get_ydata()[0] == 60 and [t.get_text() for t in ax.texts] == ["a minute"]
+        assert ax.get_xscale() == ax.get_yscale() == "log"
+        assert [t.get_text() for t in ax.figure.legends[0].get_texts()] == ["a", "b"]
+
+    def test_short_lists(self):
+        ax = plots_scale.short_lists({"a": [20, 50, 100], "b": [100, 100]}, ylabel="%").axes[0]
+        assert [line.get_xydata().tolist() for line in ax.lines] == [
+            [[1, 20], [2, 50], [3, 100]], [[1, 100], [2, 100]]]  # fmt: skip
+        assert ax.get_xscale() == "log" and ax.get_xlim() == (1, 3)
+
+    def test_needed_lengths(self):
+        ax = plots_scale.needed_lengths([100, 1000], {"a": [20, 90]}, {"a": ([15, 80], [30, 95])}).axes[0]
+        assert ax.lines[0].get_xydata().tolist() == [[100, 20], [1000, 90]]
+        assert ax.lines[1].get_xydata().tolist() == [[100, 100], [1000, 1000]]  # the whole gallery
+        assert [t.get_text() for t in ax.get_yticklabels()] == ["10", "20", "50", "100", "200", "500", "1,000"]
+        assert len(ax.collections) == 1 and [t.get_text() for t in ax.get_xticklabels()] == ["100", "1,000"]
