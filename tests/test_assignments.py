@@ -38,8 +38,8 @@ def solved(name: str) -> dict:
     return env
 
 
-def grade(name: str, question: str, answer: str) -> dict[str, tuple[float, float, str]]:
-    """test -> (points earned, points, message) if one question is answered by this code and all others rightly.
+def answered(name: str, question: str, answer: str) -> tuple[list[assignments.Piece], dict]:
+    """What stands from one question on, and what a notebook binds that answers it by this code, all others rightly.
 
     Answers behind it are given again, so that they call it if they call it at all; what stands before it cannot change.
     """
@@ -52,7 +52,12 @@ def grade(name: str, question: str, answer: str) -> dict[str, tuple[float, float
                 env.pop(bound, None)
             with contextlib.suppress(Exception):  # as a grader does, which goes on behind a cell that fails
                 exec(answer if piece.name == question else right, env)
-    return judge(behind, env)
+    return behind, env
+
+
+def grade(name: str, question: str, answer: str) -> dict[str, tuple[float, float, str]]:
+    """test -> (points earned, points, message) for a notebook with this answer."""
+    return judge(*answered(name, question, answer))
 
 
 def judge(tests, env: dict) -> dict[str, tuple[float, float, str]]:
