@@ -23,15 +23,15 @@ from torch import nn
 from . import results
 from .data import Benchmark, load
 from .data.augment import PersonInput
-from .identities import identity_objective, mask_objective, resident_batches
+from .distributed import agree, encode, fit, once, resident_batches, settings, similarity, size
+from .identities import identity_objective, mask_objective
 from .models.fmn import FeatureMaskNet, GlobalPair, descriptor
 from .models.matcher import VectorMatcher
 from .models.midlevel import PersonFusion
 from .models.residual import Backbone
-from .retrieval import encode, similarity
 from .retrieval.protocols import judge, multi_query
 from .retrieval.reranking import k_reciprocal
-from .training import History, TrainConfig, fit, pick_device, seed_everything
+from .training import History, TrainConfig, is_first, pick_device, seed_everything
 
 FUSION, MASK = "midlevel-fusion", "feature-mask-network"
 #: what can be trained: for mid-level fusion the maps to fuse, where "res4:" is every unit of stage 4 and "res5:-1" all
@@ -228,6 +228,8 @@ def train_person(
 
     work: folder of checkpoints to resume from; the global network's is shared by all runs with the same stage 1.
     """
+    if run.compile and size() > 1:
+        raise ValueError("compile=True is for one process: leave it out with several")
     device = pick_device()
     held = bench.with_validation(run.validation, seed=run.seed) if run.validation else bench
     batches, sampler = resident_batches(held.train, run.input, run.batch, identities=run.identities, device=device)
@@ -327,7 +329,7 @@ def judge_rows(run: PersonRun, model: nn.Module, bench: Benchmark) -> dict[str, 
                 out[row][f"{bench.name} {word}"] = judge(cosine, (q, *queries[1:]), (g, *gallery[1:]))
         if run.rerank:
             pairs = ((queries, gallery), (queries, queries), (gallery, gallery))
-            distance = k_reciprocal(*(-similarity(plain, a[0], b[0]) for a, b in pairs), squared=True)
+            distance = once(k_reciprocal)(*(-similarity(plain, a[0], b[0]) for a, b in pairs), squared=True)
             out[f"{row}+rerank"] = {bench.name: judge(-distance, queries, gallery)}
     if run.masked:
         swept = {str(a): judge(plain, *mix(both[:2], a)) for a in ALPHAS}
@@ -366,7 +368,7 @@ def run_person(
         "average_precision": "rectangle", "parameters": sum(p.numel() for p in model.parameters()),
         "curve": {"loss": [[round(v, 4) for v in h.losses[:: max(1, len(h.losses) // 100)]] for h in histories],
                   "validation": last.validation, "best_step": last.best_step},
-        "data_seconds": round(data, 1), "model_seconds": round(net, 1),
+        **settings(run.batch), "data_seconds": round(data, 1), "model_seconds": round(net, 1),
         "train_images_per_second": round(run.batch * sum(len(h.losses) for h in histories) / (data + net), 1),
         "peak_memory_mib": round(results.peak_memory(device) or 0) or None,
         "wall_seconds": round(time.perf_counter() - started, 1), **results.machine(device),
@@ -385,12 +387,12 @@ def run_grid(runs: list[PersonRun], *, root=None, folder=None, work=None, progre
         stub = {"paper": MASK if run.masked else FUSION, "track": run.track, "row": run.row, "seed": run.seed,
                 "data": {"name": run.benchmark}, "budget": run.budget()}
         path = results.path_of(stub, folder)
-        if results.is_done(path, run.settings, "give the run a label of its own"):
+        if agree(is_first() and results.is_done(path, run.settings, "give the run a label of its own")):
             continue
         found, _ = run_person(run, root=root, work=work, progress=progress)
         for result in found:
             results.save(result, folder)
-        for leftover in Path(work).glob(f"{checkpoint_name(run)}-*") if work else ():
+        for leftover in Path(work).glob(f"{checkpoint_name(run)}-*") if work and is_first() else ():
             leftover.unlink()
         done += found
     return done

@@ -19,11 +19,11 @@ from torch.nn import functional as F
 from . import results
 from .data import Benchmark, load
 from .data.augment import IMAGENET_MEAN, IMAGENET_STD, PersonInput, random_block
-from .identities import resident_batches
+from .distributed import SharedMemory, agree, encode, fit, once, resident_batches, settings, similarity, size
 from .models.qaconv import Classifier, ClassMemory, PooledMaps, QAConv
-from .retrieval import encode, k_reciprocal, similarity, temporal_lift
+from .retrieval import k_reciprocal, temporal_lift
 from .retrieval.protocols import judge
-from .training import History, TrainConfig, fit, pick_device, seed_everything
+from .training import History, TrainConfig, is_first, pick_device, seed_everything
 
 PAPER = "qaconv-tlift"
 #: what can be trained, and the name of each in Table 2
@@ -99,6 +99,8 @@ class MatchRun:
     def __post_init__(self):
         if self.row not in ROWS:
             raise ValueError(f"unknown row {self.row!r}: choose from {', '.join(ROWS)}")
+        if self.row == "center" and size() > 1:
+            raise ValueError("row 'center' moves its centres by the images of one process: train it in one")
         for name in ("also", "pixels", "pivots"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
@@ -145,7 +147,7 @@ def build(run: MatchRun, classes: int) -> ClassMemory | Classifier:
     matcher = QAConv(run.pixels, symmetric=run.symmetric, **maps) if qaconv else PooledMaps(run.pixels, **maps)
     if run.row in ("softmax", "center"):
         return Classifier(matcher, classes, center=run.center if run.row == "center" else 0.0)
-    return ClassMemory(matcher, classes, gamma=run.gamma, reduction=run.reduction, mask_unwritten=run.mask_unwritten)
+    return SharedMemory(matcher, classes, gamma=run.gamma, reduction=run.reduction, mask_unwritten=run.mask_unwritten)
 
 
 def load_for(run: MatchRun, name: str, root=None) -> Benchmark:
@@ -211,7 +213,7 @@ def judge_rows(run: MatchRun, matcher, bench: Benchmark) -> dict[str, dict]:
     if " " in name:
         return out
     others = (similarity(matcher, a[0], b[0]) for a, b in pairs[1:])
-    distance = k_reciprocal(*((1 - s).clamp(min=0) for s in (scores, *others)))
+    distance = once(k_reciprocal)(*((1 - s).clamp(min=0) for s in (scores, *others)))
     out[f"{run.row}+rerank"] = {name: judge(-distance, *seen)}
     if bench.query.times is None or bench.gallery.times is None:
         return out
@@ -248,6 +250,7 @@ def run_match(
                  "judged_on": {t.name: [len(t.query), len(t.gallery)] for t in targets}},
         "average_precision": "rectangle", "parameters": sum(p.numel() for p in model.matcher.parameters()),
         "feature": list(model.matcher.shape), "train_images_per_second": round(speed, 1),
+        **settings(run.batch),
         "wall_seconds": round(time.perf_counter() - started, 1), **results.machine(device),
     }
     losses = [round(v, 4) for v in history.losses[:: max(1, len(history.losses) // 100)]]
@@ -264,12 +267,12 @@ def run_grid(runs: list[MatchRun], *, root=None, folder=None, work=None, progres
     done = []
     for run in runs:
         path = results.path_of({**run.result, "data": {"name": run.benchmark}}, folder)
-        if results.is_done(path, asdict(run), "give the run a label of its own"):
+        if agree(is_first() and results.is_done(path, asdict(run), "give the run a label of its own")):
             continue
         found, _ = run_match(run, root=root, work=work, progress=progress)
         for result in found[::-1]:  # the plain row, by which a run counts as done, comes last
             results.save(result, folder)
-        for leftover in Path(work).glob(f"{run.checkpoint}-*") if work else ():
+        for leftover in Path(work).glob(f"{run.checkpoint}-*") if work and is_first() else ():
             leftover.unlink()
         done += found
     return done

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -178,7 +179,8 @@ def fit(
     checkpoint = Path(checkpoint) if checkpoint else None
     if checkpoint and checkpoint.exists():
         start, best = _resume(checkpoint, model, optimizer, history, config)
-    bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc=label, disable=not progress)
+    bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc=label,
+               disable=not (progress and is_first()))
     for step in bar:
         if history.stopped_early:
             break
@@ -260,8 +262,18 @@ def _resume(path, model, optimizer, history, config):
     return state["step"], state["best"]
 
 
+def is_first() -> bool:
+    """Of several processes of one training (:mod:`cdimlib.distributed`), whether this is the one that writes files."""
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+
+
 def save_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Call ``write(temporary path)`` beside ``path``, then move it into place: a kill leaves the old file whole."""
+    """Call ``write(temporary path)`` beside ``path``, then move it into place: a kill leaves the old file whole.
+
+    Of several processes of one training only the first does so.
+    """
+    if not is_first():
+        return
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
