@@ -66,12 +66,19 @@ finally:
 """
 
 
-def named(project: dict) -> list[str]:
-    return [canonicalize_name(Requirement(text).name) for text in project["dependencies"]]
+def settings() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))
 
 
-def project() -> dict:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["project"]
+def dependencies() -> list[str]:
+    return [canonicalize_name(Requirement(text).name) for text in settings()["project"]["dependencies"]]
+
+
+def can_build() -> bool:
+    """Whether what pip needs to build the library is installed, and in a version that it takes."""
+    needed = map(Requirement, settings()["build-system"]["requires"])
+    there = {canonicalize_name(d.metadata["Name"] or ""): d.version for d in metadata.distributions()}
+    return all(r.specifier.contains(there.get(canonicalize_name(r.name), "0")) for r in needed)
 
 
 def closure(names) -> dict[str, metadata.Distribution]:
@@ -99,7 +106,7 @@ def look_alike(place: Path) -> Path:
     packages.mkdir()
     stub.mkdir(parents=True)
     (stub / "__init__.py").write_text('"""A stand-in: notebooks and libraries ask whether this can be imported."""\n')
-    for distribution in closure([*named(project()), *BROUGHT]).values():
+    for distribution in closure([*dependencies(), *BROUGHT]).values():
         base = Path(distribution.locate_file(""))
         for top in {Path(file).parts[0] for file in distribution.files or ()} - {"..", "__pycache__"}:
             if not top.endswith(".pth") and (base / top).exists() and not (packages / top).exists():
@@ -135,9 +142,9 @@ class Colab:
         rewrite = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{published.as_uri()}.insteadOf",
                    "GIT_CONFIG_VALUE_0": repository()}  # fmt: skip
         plain = {key: value for key, value in os.environ.items() if key not in UNSET}
+        plain |= {"PIP_NO_BUILD_ISOLATION": "0"} if can_build() else {}  # otherwise pip fetches what it needs
         self.environment = {**plain, **rewrite, "CDIM_PROFILE": profile, "CDIM_CACHE": str(place / "cache"),
-                            "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_BUILD_ISOLATION": "0",
-                            "PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # fmt: skip
+                            "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # fmt: skip
         self.before = self._state()
 
     def _state(self) -> dict:
@@ -175,7 +182,7 @@ def faults(before: dict, state: dict, place: Path) -> list[str]:
 
 def at_their_versions(freeze: str) -> list[str]:
     """Our dependencies as pins, at the versions of a `pip freeze` (torch stands there with the address of a file)."""
-    wanted, pins = set(named(project())), {}
+    wanted, pins = set(dependencies()), {}
     for line in freeze.splitlines():
         match = re.match(r"([\w.-]+)(?:==| @ \S*/[\w.]+-)(\d[\w.]*)", line)
         if match and canonicalize_name(match[1]) in wanted:
