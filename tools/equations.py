@@ -35,7 +35,7 @@ HEAD = """\
 
 Every numbered equation of the four papers: where the book states it, what computes it, what tests it, and where we
 deviate from the print. In the code a key such as "QAConv, Eq. (1)" ends the docstring of the function that implements
-the equation, and stands in the docstring of its test. The numbers under *stated in* are those of the chapter.
+the equation, and stands in the docstring of its test. The numbers under *stated in* are this book's.
 {doc}`errata` gives the reasons for every deviation, in the row named in brackets.
 """
 

@@ -36,7 +36,11 @@ Promise.allSettled([window.MathJax && MathJax.startup && MathJax.startup.promise
 def chapters(root: Path) -> list[tuple[str, str]]:
     """(part, page) of the table of contents, in its order; the part of the first page is ""."""
     toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf8"))
-    return [("", toc["root"])] + [(part["caption"], page["file"]) for part in toc["parts"] for page in part["chapters"]]
+
+    def files(entries: list[dict]) -> list[str]:
+        return [name for e in entries for name in ([e["file"]] if "file" in e else []) + files(e.get("sections", []))]
+
+    return [("", toc["root"])] + [(part["caption"], name) for part in toc["parts"] for name in files(part["chapters"])]
 
 
 def chromium():
