@@ -25,17 +25,15 @@ def colab(tmp_path_factory) -> colab_check.Colab:
 def test_it_brings_what_colab_brings_and_nothing_of_ours(colab):
     assert {"torch", "numpy", "scikit-image", "pip"} <= {name.lower() for name in colab.before}
     assert not {"cdimlib", "pytest", "nbval", "papermill", "jupyter-book"} & {name.lower() for name in colab.before}
-    script = "import google.colab, torch, sys; print(sys.prefix)"
+    script = "import google.colab, sys; print(sys.prefix)"
     assert str(colab.place) in colab_check.subprocess.run(
         [colab.python, "-c", script], env=colab.environment, capture_output=True, text=True, check=True
     ).stdout
 
 
-@pytest.mark.parametrize(
-    "name", ["book/report.ipynb", "book/experiments/people_classical.ipynb", "book/assignments/fusion.ipynb"]
-)
+@pytest.mark.parametrize("name", ["book/report.ipynb", "book/assignments/fusion.ipynb"])
 def test_notebooks_run_there(name, root, colab):
-    """A page drawn from the results that travel with the library, an experiment, an assignment as students get it."""
+    """A page drawn from the results that travel with the library, and an assignment as students get it."""
     assert colab.run(root / name) == []
 
 
