@@ -253,6 +253,13 @@ def test_two_interrupted_grids_resume_and_end_with_the_same_index(tmp_path):
     assert json.loads(index) and index == (first.folder / "INDEX.json").read_text()
 
 
+def test_make_grid_passes_its_settings_on(root):
+    said = subprocess.run(["make", "--no-print-directory", "-n", "grid", "JOBS=3", "ONLY=masks-*", "DRY=--dry-run"],
+                          cwd=root, capture_output=True, text=True, timeout=60).stdout  # fmt: skip
+    for words in ("--profile workflow/profiles/local", "--cores 3", "--dry-run", 'only="masks-*"', 'machine="cpu"'):
+        assert words in said
+
+
 @needs_snakemake
 def test_a_real_experiment_through_the_grid(tmp_path):
     """An experiment of the book in its smallest form; when its result is deleted it runs again."""
