@@ -64,7 +64,7 @@ def browser():
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     window = webdriver.Chrome(options=options, service=Service(driver))
     window.set_page_load_timeout(60)
-    window.set_script_timeout(60)
+    window.set_script_timeout(300)  # the page of the whole library is long
     yield window
     window.quit()
 
@@ -105,7 +105,7 @@ images.forEach(i => { i.loading = 'eager'; });
 TOO_WIDE = """
 const width = document.documentElement.clientWidth;
 if (document.documentElement.scrollWidth <= width + 1) return [];
-const wide = [...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > width + 1);
+const wide = [...document.querySelectorAll('article *')].filter(e => e.getBoundingClientRect().right > width + 1);
 return ['page: ' + document.documentElement.scrollWidth + ' > ' + width,
         ...wide.slice(-4).map(e => e.tagName + '.' + e.className + ' ' + e.textContent.trim().slice(0, 60))];
 """

@@ -6,7 +6,7 @@ import pytest
 from book_checks import toc_entries
 
 pytest.importorskip("pypdf")
-import print_book  # noqa: E402
+import print_book
 
 
 def test_the_printed_book_has_every_page_in_its_part(root):
