@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,23 +16,23 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (3, 1)))
 
 
 def _style(number: int) -> dict:
-    return {"color": sns.color_palette("colorblind")[number % 8], "marker": "osD^vPX*"[number % 8]}
+    return {"color": sns.color_palette("colorblind")[number % 10], "marker": "osD^vPX*<>"[number % 10]}
 
 
 def growth(
-    measured: Mapping[str, tuple[Sequence[float], Sequence[float]]], rates: Mapping[str, tuple[float, float]], *,
+    measured: Mapping[str, tuple[Sequence[float], Sequence[float]]], rates: Mapping[str, tuple | Callable], *,
     ylabel: str, sizes: tuple[float, float] = (15, 1e9), levels: Mapping[str, float] | None = None,
 ) -> Figure:
     """Costs against the size of the gallery, both axes logarithmic: marks are measured, lines are extrapolated.
 
-    measured: name -> (sizes, costs), drawn as marks; a name may be missing. rates: name -> (fixed, per image), drawn as
-    the line fixed + per image * size over ``sizes``. levels: name -> cost, a grey line across, with its name.
+    measured: name -> (sizes, costs), drawn as marks; a name may be missing. rates: name -> (fixed, per image), or a
+    function of sizes, drawn as a line over ``sizes``. levels: name -> cost, a grey line across, with its name.
     """
     figure, ax = plt.subplots(figsize=(7.2, 4.0))
     x = np.geomspace(*sizes, 100)
-    for number, (name, (fixed, each)) in enumerate(rates.items()):
-        style = _style(number)
-        ax.plot(x, fixed + each * x, color=style["color"], linestyle=LINES[number % len(LINES)], linewidth=1.4)
+    for number, (name, rate) in enumerate(rates.items()):
+        style, cost = _style(number), rate(x) if callable(rate) else rate[0] + rate[1] * x
+        ax.plot(x, cost, color=style["color"], linestyle=LINES[number % len(LINES)], linewidth=1.4)
         if name in measured:
             ax.plot(*measured[name], linestyle="", markersize=6, **style)
     for name, level in (levels or {}).items():
