@@ -112,9 +112,11 @@ return ['page: ' + document.documentElement.scrollWidth + ' > ' + width,
 # Serious faults of accessibility, as axe-core finds them: "rule: where".
 FAULTS = """
 const done = arguments[arguments.length - 1], rules = arguments[0];
-axe.run(document, rules.length ? {runOnly: {type: 'rule', values: rules}} : {}).then(found => done(
+const options = {resultTypes: ['violations'], selectors: false};
+if (rules.length) options.runOnly = {type: 'rule', values: rules};
+axe.run(document, options).then(found => done(
     found.violations.filter(v => ['serious', 'critical'].includes(v.impact)).flatMap(
-        v => v.nodes.slice(0, 5).map(n => v.id + ': ' + n.target.join(' ') + ' ' + n.html.slice(0, 120)))));
+        v => v.nodes.slice(0, 5).map(n => v.id + ': ' + n.html.slice(0, 160)))), error => done(['axe: ' + error]));
 """
 # Figures are drawn for white paper: in the dark each must keep it.
 NO_PAPER = """
@@ -163,6 +165,8 @@ def show(browser, width: int, height: int, phone: bool, theme: str) -> None:
 def seen(browser, site):
     """page -> what is wrong with it, by aspect; every page is opened once."""
 
+    from selenium.common.exceptions import TimeoutException
+
     @functools.cache
     def look(page: str) -> dict[str, list[str]]:
         browser.get_log("browser")
@@ -185,7 +189,10 @@ def seen(browser, site):
         for way, (*screen, rules) in WAYS.items():
             show(browser, *screen)
             found[f"width, {way}"] = browser.execute_script(TOO_WIDE)
-            found[f"axe, {way}"] = browser.execute_async_script(FAULTS, rules)
+            try:
+                found[f"axe, {way}"] = browser.execute_async_script(FAULTS, rules)
+            except TimeoutException:
+                found[f"axe, {way}"] = ["axe-core did not finish"]
             found[f"paper, {way}"] = browser.execute_script(NO_PAPER) if "dark" in way else []
         show(browser, *WAYS["desktop, light"][:4])
         found["console"] = errors_of(browser)
