@@ -89,6 +89,7 @@ class TestSearch:
         sharded, query = gallery_of(tmp_path, stored, shard=1), np.array([[3.0, 0.0]], np.float32)
         scores, found = sharded.search("euclidean", query, 2)
         assert scores[0, 0] == scores[0, 1] and found.tolist() == [[1, 0]]
+        assert sharded.search("euclidean", query, 1)[1].tolist() == [[1]]
 
     @settings(max_examples=25)
     @given(sizes, st.integers(1, 12), st.integers(0, 99))
