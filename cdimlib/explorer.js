@@ -255,9 +255,9 @@
     [0, right].forEach((left, half) => {
       for (let cell = 0; cell < rows * columns; cell++) {
         const value = parts[half * m.cells + cell] / 127, [x, y] = middle(cell, m.grid, [h, w]);
-        over.append(make("rect", { svg: 1, class: value > 0 ? "plus" : "minus", "fill-opacity": 0.75 * Math.abs(value),
+        over.append(make("rect", { svg: 1, class: value > 0 ? "plus" : "minus", "fill-opacity": 0.75 * Math.abs(value) ** 1.6,
           x: left + x - w / columns / 2, y: y - h / rows / 2, width: w / columns, height: h / rows }));
-        if (Math.abs(value) > 0.45) {
+        if (Math.abs(value) > 0.7) {
           over.append(make("text", { svg: 1, x: left + x, y, "font-size": h / 14 }, value > 0 ? "+" : "−"));
         }
       }
