@@ -10,7 +10,8 @@ import nbformat
 import pandas as pd
 from test_assignments import run
 
-from cdimlib import results
+from cdimlib import experiments, ladder, people_experiments, results
+from cdimlib.models import csn
 
 
 def page(root, name: str) -> str:
@@ -24,6 +25,19 @@ def test_the_claims_are_the_reports(root):
     named = {claim for row in rows for claim in re.findall(r"\*([^*]+)\*", row[3])}
     assert len(rows) == 9 and len(named) >= 12
     assert named <= known, named - known
+
+
+def test_the_rows_to_start_from_exist(root):
+    """The last column of the questions names rows of the experiments."""
+    known = {"PersonRun": people_experiments.ROWS, "CSNRun": csn.VARIANTS, "SketchRun": experiments.ROWS,
+             "ladder": ladder.RATES}  # fmt: skip
+    lines = [line for line in page(root, "project").split("\n") if re.match(r"\| [A-I] \|.*rows", line)]
+    assert len(lines) == 7
+    for line in lines:
+        start = line.split("|")[-2]
+        (rows,) = (known[name] for name in known if name in start)
+        named = set(re.findall(r"`([^`]+)`", start)) - set(known) - {"../pairs/ladder"}
+        assert named and named <= set(rows), named
 
 
 def test_the_rubric_adds_up(root):
