@@ -107,7 +107,7 @@
       };
       range.value = state.knobs[i];
       say();
-      return make("div", { class: "knob" }, make("label", { for: name }, capital(knob.name)), range, said);
+      return make("div", { class: "knob" }, make("label", { for: name }, capital(knob.name)), said, range);
     }));
     sides.forEach((side, k) => {
       side.select.replaceChildren(...s.matchers.map(m => make("option", {}, capital(m.name.replace(/^the /, "")))));
@@ -252,9 +252,10 @@
   /** Cells: orange, with +, lifts this answer above the gallery's mean; blue, with -, pulls it below. */
   function drawHeat(over, m, at, [h, w], right) {
     const [rows, columns] = m.grid, parts = m.parts.subarray(2 * at * m.cells, 2 * (at + 1) * m.cells);
+    const placed = [...parts].filter((_, i) => i % m.cells < rows * columns), most = Math.max(1, ...placed.map(Math.abs));
     [0, right].forEach((left, half) => {
       for (let cell = 0; cell < rows * columns; cell++) {
-        const value = parts[half * m.cells + cell] / 127, [x, y] = middle(cell, m.grid, [h, w]);
+        const value = parts[half * m.cells + cell] / most, [x, y] = middle(cell, m.grid, [h, w]);
         over.append(make("rect", { svg: 1, class: value > 0 ? "plus" : "minus", "fill-opacity": 0.75 * Math.abs(value) ** 1.6,
           x: left + x - w / columns / 2, y: y - h / rows / 2, width: w / columns, height: h / rows }));
         if (Math.abs(value) > 0.7) {
@@ -262,8 +263,9 @@
         }
       }
     });
-    const rest = m.cells > rows * columns ? ` (The end of the network has a share without a place: ${
-      parts[m.cells - 1] > 0 ? "+" : "−"}${percent(Math.abs(parts[m.cells - 1]) / 127)} of the largest cell's.)` : "";
+    const end = parts[m.cells - 1];
+    const rest = m.cells > rows * columns ? ` (The network's end, which has no place, ${end > 0 ? "lifts" : "pulls"} it ${
+      (Math.abs(end) / most).toFixed(1)} times as much as the strongest cell.)` : "";
     return `Orange and +: lifts its score above the gallery's mean; blue and −: pulls it below.${rest} `;
   }
 

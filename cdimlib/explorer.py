@@ -127,8 +127,8 @@ def scene(title: str, noun: str, knobs: dict, settings: list[Split], gallery: Sp
     noun: what is looked for ("this person"). knobs: name -> words of its levels; settings: the queries under all their
     combinations, the last knob turning fastest. shown: which can be picked; all count for rank-1. pictures: (of the
     shown queries, one tensor a setting; of the gallery); words: (of the shown, of the gallery), what each shows. start:
-    keys of the two matchers to begin with, at the second level of all knobs, with the query of those shown about whose
-    rank these two differ most. twins: (identity, identity, detail) of lookalikes. Matchers are moved to the CPU."""
+    keys of the two matchers to begin with, at the second level of all knobs, with the query of those shown for which
+    1 / rank differs most. twins: (identity, identity, detail) of lookalikes. Matchers are moved to the CPU."""
     keys, levels, first, blocks = [e.key for e in entries], [len(v) for v in knobs.values()], {}, []
     if unknown := [key for key in start if key not in keys]:
         raise ValueError(f"unknown matcher {unknown[0]!r}: choose from {', '.join(keys)}")
@@ -163,7 +163,7 @@ def scene(title: str, noun: str, knobs: dict, settings: list[Split], gallery: Sp
     a, b = (first[key][np.ravel_multi_index(begin, levels)][shown] for key in start)
     return {"title": title, "noun": noun, "knobs": [{"name": k, "levels": list(v)} for k, v in knobs.items()],
             "matchers": blocks, "asked": len(settings[0]), "top": TOP, "lines": LINES, "shown": [int(i) for i in shown],
-            "start": {"matchers": [keys.index(k) for k in start], "knobs": begin, "query": int(abs(a - b).argmax())},
+            "start": {"matchers": [keys.index(k) for k in start], "knobs": begin, "query": int(abs(1 / a - 1 / b).argmax())},
             "queries": [{"id": int(settings[0].ids[i]), "words": w} for i, w in zip(shown, words[0], strict=True)],
             "gallery": [{"id": int(i), "words": w} for i, w in zip(gallery.ids, words[1], strict=True)],
             "twins": [[int(x), int(y), what] for x, y, what in twins],

@@ -173,7 +173,7 @@ def test_it_begins_with_the_largest_disagreement(town):
     _, _, scene = town
     ranks = [unpack(m["ranks"], "<u2").reshape(4, 4, -1)[1, 1][scene["shown"]].astype(int) for m in scene["matchers"]]
     assert scene["start"]["matchers"] == [0, 1] and scene["start"]["knobs"] == [1, 1]
-    assert scene["start"]["query"] == np.abs(ranks[0] - ranks[1]).argmax()
+    assert scene["start"]["query"] == np.abs(1 / ranks[0] - 1 / ranks[1]).argmax()
 
 
 def test_the_output_is_whole_small_and_repeatable(town, tmp_path):
