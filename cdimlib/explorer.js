@@ -164,7 +164,7 @@
     side.rate.title = `${hits} of ${asked} queries, under these knobs`;
     [...side.list.children].forEach((item, place) => {
       item.hidden = place === top && r <= top;  // the first right answer, if the list ends before it
-      item.className = place === top ? "far" : "";
+      item.className = place === top ? "beyond" : "";
       const image = found(k, place), right = isRight(image), number = place === top ? r : place + 1, button = item.firstChild;
       const similar = !right && twin(image), [pic, label, mark] = button.children;
       picture(pic, ofGallery(image));

@@ -151,7 +151,7 @@ def scene(title: str, noun: str, knobs: dict, settings: list[Split], gallery: Sp
                 explained.append(local_matches(e.matcher, q, features, best) if kind == "lines"
                                  else heat(q, parts[0], best) if parts else ())  # fmt: skip
         explained, grid = np.array(explained, float), parts[1] if parts else features.shape[2:]
-        if kind == "heat":  # [C * N, TOP + 1, 2, cells]: bytes with a sign, shares of the pair's largest
+        if parts:  # [C * N, TOP + 1, 2, cells]: bytes with a sign, shares of the pair's largest
             explained *= 127 / np.abs(explained).max((-2, -1), keepdims=True).clip(1e-9)
         elif kind == "lines":  # [C * N, TOP + 1, LINES, 4]: cells, cosine in percent, share of the pair's largest
             explained[..., 2:] *= 255 / np.maximum(explained[..., :1, 3:], 1e-9) * [0, 1] + [100, 0]
@@ -160,10 +160,10 @@ def scene(title: str, noun: str, knobs: dict, settings: list[Split], gallery: Sp
                        "cells": explained.shape[-1] if parts else 0, "lists": _pack(lists, "<u2"), "parts": stored,
                        "ranks": _pack(first[e.key], "<u2"), "scores": _pack(values, "<f4")})  # fmt: skip
     begin = [min(1, n - 1) for n in levels]
-    a, b = (first[key][np.ravel_multi_index(begin, levels)][shown] for key in start)
+    story = np.subtract(*(1 / first[key][np.ravel_multi_index(begin, levels)][shown] for key in start))
     return {"title": title, "noun": noun, "knobs": [{"name": k, "levels": list(v)} for k, v in knobs.items()],
             "matchers": blocks, "asked": len(settings[0]), "top": TOP, "lines": LINES, "shown": [int(i) for i in shown],
-            "start": {"matchers": [keys.index(k) for k in start], "knobs": begin, "query": int(abs(1 / a - 1 / b).argmax())},
+            "start": {"matchers": [keys.index(k) for k in start], "knobs": begin, "query": int(abs(story).argmax())},
             "queries": [{"id": int(settings[0].ids[i]), "words": w} for i, w in zip(shown, words[0], strict=True)],
             "gallery": [{"id": int(i), "words": w} for i, w in zip(gallery.ids, words[1], strict=True)],
             "twins": [[int(x), int(y), what] for x, y, what in twins],
