@@ -16,7 +16,9 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (3, 1)))
 
 
 def _style(number: int) -> dict:
-    return {"color": sns.color_palette("colorblind")[number % 10], "marker": "osD^vPX*<>"[number % 10]}
+    colours = sns.color_palette("colorblind", 10)
+    colours[8] = (0.15, 0.15, 0.15)  # its yellow is too pale for a line
+    return {"color": colours[number % 10], "marker": "osD^vPX*<>"[number % 10]}
 
 
 def growth(

@@ -127,6 +127,16 @@ class TestSearch:
         for metric in ("euclidean", "inner", "cosine", "euclidean", "inner"):
             assert torch.equal(sharded.search(metric, query, 5)[1], VectorIndex(stored, metric).search(query, 5)[1])
 
+    @pytest.mark.parametrize(("metric", "dtype", "kept"), [("inner", "float32", 3), ("cosine", "float32", 0),
+                                                           ("inner", "float16", 0)])  # fmt: skip
+    def test_only_indices_that_read_from_the_files_are_kept(self, metric, dtype, kept, tmp_path):
+        sharded = gallery_of(tmp_path, torch.randn(30, 3), shard=10, dtype=dtype)
+        sharded.search(metric, torch.randn(2, 3), 5)
+        indices = [index for index in sharded._open.values() if isinstance(index, VectorIndex)]
+        assert len(indices) == kept
+        for n, index in enumerate(indices):
+            assert np.shares_memory(index.vectors.numpy(), sharded._shard(n))
+
 
 class TestTwoStages:
     @settings(max_examples=25)
