@@ -64,7 +64,7 @@ BACKENDS = [False, pytest.param(True, marks=pytest.mark.skipif(find_spec("faiss"
 
 class TestSearch:
     @pytest.mark.parametrize("faiss", BACKENDS)
-    @settings(max_examples=50)
+    @settings(max_examples=30)
     @given(sizes, st.integers(1, 3), st.integers(0, 99), st.sampled_from(["euclidean", "cosine", "inner"]),
            st.booleans(), st.sampled_from(["float32", "float16"]))
     @example((2, 12, 1, 12), 2, 0, "euclidean", True, "float32")  # shards of one image
