@@ -169,9 +169,9 @@ class PersonRun:
     def budget(self, stage: int = 2) -> str:
         """The part of a result's name that says how large a run was; stage 1 is the global network's alone."""
         words = [self.backbone, f"{self.pixels[0]}x{self.pixels[1]}", f"{self.epochs:g}ep", self.label]
-        if self.masked and stage == 2:
+        if ROWS[self.row] and self.masked and stage == 2:
             hinge = f"m{self.margin:g}" + (f"w{self.rank_weight:g}" if self.rank_weight != 1 else "")
-            words[3:3] = [f"{self.mask_epochs or self.epochs:g}ep", hinge] if ROWS[self.row] else []
+            words[3:3] = [f"{self.mask_epochs or self.epochs:g}ep", hinge]
         return "-".join(word for word in words if word)
 
 

@@ -162,6 +162,7 @@ class TestRows:
         assert (run.lr, run.batch, run.pixels, run.backbone, run.decay) == (5e-4, 64, (256, 128), "resnet50", 0.95)
         run = pe.as_published("fmn", margin=0.1)
         assert (run.lr, run.backbone_lr, run.period, run.mask_period) == (0.1, 1e-3, 20, 35)
+        assert pe.PersonRun("two-grn").budget() == pe.PersonRun("vanilla").budget()  # it has no hinge, so no margin
 
     @pytest.mark.parametrize(
         ("wrong", "message"),
