@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
 # Of an assignment the solution is executed; the page itself holds gaps to fill.
 NOTEBOOKS := $(sort $(filter-out book/assignments/%,$(wildcard book/*.ipynb book/*/*.ipynb)) \
-                    $(wildcard book/assignments/solutions/*.ipynb))
+                    $(wildcard book/assignments/solutions/*.ipynb book/assignments/project/*.ipynb))
 CELL_TIMEOUT ?= 300
 PORT ?= 8000
 P ?=
