@@ -12,7 +12,7 @@ CELL_TIMEOUT ?= 300
 PORT ?= 8000
 P ?=
 
-.PHONY: help install book test test-library test-notebooks test-book smoke-book serve lint bench full grid index rehost clean
+.PHONY: help install book test test-library test-notebooks test-book smoke-book serve lint bench full grid index colab print rehost clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,13 @@ grid: $(STAMP) ## all experiments that have no result yet: JOBS=2 at a time, ONL
 
 index: $(STAMP) ## data/results/INDEX.json and the README's table, after results were added
 	@$(PY) tools/refresh.py
+
+colab: $(STAMP) ## every notebook in a look-alike of Colab (NB=... for some of them)
+	@$(PY) tools/colab_check.py $(NB)
+
+print: ## the rendered book as one PDF, _build/book.pdf (needs Chromium)
+	@test -f _build/html/index.html || { echo "There is no book yet: run 'make book' first" >&2; exit 1; }
+	@$(PY) tools/print_book.py
 
 rehost: ## another repository address everywhere: URL=https://github.com/owner/name
 	@test -n "$(URL)" || { echo "Which address? make rehost URL=https://github.com/owner/name" >&2; exit 2; }
