@@ -75,7 +75,7 @@ index: $(STAMP) ## data/results/INDEX.json and the README's table, after results
 colab: $(STAMP) ## every notebook in a look-alike of Colab (NB=... for some of them)
 	@$(PY) tools/colab_check.py $(NB)
 
-print: ## the rendered book as one PDF, _build/book.pdf (needs Chromium)
+print: $(STAMP) ## the rendered book as one PDF, _build/book.pdf (needs Chromium)
 	@test -f _build/html/index.html || { echo "There is no book yet: run 'make book' first" >&2; exit 1; }
 	@$(PY) tools/print_book.py
 
