@@ -9,6 +9,8 @@ STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | sha256s
 NOTEBOOKS := $(sort $(filter-out book/assignments/%,$(wildcard book/*.ipynb book/*/*.ipynb)) \
                     $(wildcard book/assignments/solutions/*.ipynb book/assignments/project/*.ipynb))
 CELL_TIMEOUT ?= 300
+# A process for every core, one thread each.
+SIDE_BY_SIDE ?= -n auto
 PORT ?= 8000
 P ?=
 
@@ -33,16 +35,17 @@ test: ## everything below: library, notebooks, book
 
 test-library: export CDIM_PROFILE = smoke
 test-library: $(STAMP) ## the library, the commands, the project's files
-	$(PY) -m pytest tests --ignore=tests/test_book.py --ignore=tests/test_browser.py --durations=10
+	OMP_NUM_THREADS=1 $(PY) -m pytest $(SIDE_BY_SIDE) --dist loadfile tests --ignore=tests/test_book.py --ignore=tests/test_browser.py \
+		--durations=10
 
 test-notebooks: export CDIM_PROFILE = smoke
 test-notebooks: $(STAMP) ## every notebook, executed by nbval in the smoke profile
 	$(if $(NOTEBOOKS),,$(error there is no notebook below book/))
 	@rm -rf book/experiments/runs  # so that no result of an earlier run is taken for a new one
-	$(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) --durations=10 $(NOTEBOOKS)
+	$(PY) tools/check_notebooks.py --timeout $(CELL_TIMEOUT) $(NOTEBOOKS)
 
 test-book: smoke-book ## the book's structure, and the rendered pages in a browser
-	$(PY) -m pytest tests/test_book.py tests/test_browser.py --durations=5
+	$(PY) -m pytest $(SIDE_BY_SIDE) --dist loadgroup tests/test_book.py tests/test_browser.py --durations=5
 
 smoke-book: $(STAMP) ## a quick book in the smoke profile, in _build/smoke
 	@$(PY) tools/build_book.py --profile smoke --out _build/smoke

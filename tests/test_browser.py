@@ -201,23 +201,27 @@ def seen(browser, site):
     return look
 
 
+# Side by side, all checks of one page go to one process, so that it is opened once.
+each_page = pytest.mark.parametrize("page", [pytest.param(p, marks=pytest.mark.xdist_group(p)) for p in pages()])
+
+
 def test_there_are_pages(site):
     assert "book/intro.html" in pages()
 
 
-@pytest.mark.parametrize("page", pages())
+@each_page
 def test_page(page, seen):
     """No console error, every formula rendered, every image loaded and described."""
     assert {k: v for k, v in seen(page).items() if k in ("console", "formulas", "images") and v} == {}
 
 
-@pytest.mark.parametrize("page", pages())
+@each_page
 def test_page_fits_the_screen_in_light_and_dark(page, seen):
     """Nothing makes the page scroll sideways, on a desktop or a phone; in the dark figures keep their white paper."""
     assert {k: v for k, v in seen(page).items() if k.startswith(("width", "paper")) and v} == {}
 
 
-@pytest.mark.parametrize("page", pages())
+@each_page
 def test_page_is_accessible(page, seen):
     """axe-core finds nothing serious: names, roles, contrast in both themes, what scrolls is reached by keyboard."""
     assert {k: v for k, v in seen(page).items() if k.startswith("axe") and v} == {}
@@ -295,7 +299,7 @@ def test_printed_pages(browser, site, tmp_path):
     import print_book
 
     texts = {page: (HTML / page).read_text(encoding="utf8") for page in pages()}
-    solved = min((page for page in pages() if "<details" in texts[page]), key=lambda page: len(texts[page]))
+    solved = min((page for page in pages() if "# BEGIN SOLUTION" in texts[page]), key=lambda page: len(texts[page]))
     linked = next(page for page in pages() if page != solved and Path(page).name in texts[solved].split("<article")[1])
     chosen = [("Part", page.removesuffix(".html")) for page in (solved, linked)]
     sheets = print_book.print_book(HTML, tmp_path / "book.pdf", chosen)
