@@ -45,7 +45,7 @@ test-notebooks: $(STAMP) ## every notebook, executed by nbval in the smoke profi
 	$(PY) tools/check_notebooks.py --timeout $(CELL_TIMEOUT) $(NOTEBOOKS)
 
 test-book: smoke-book ## the book's structure, and the rendered pages in a browser
-	$(PY) -m pytest $(SIDE_BY_SIDE) --dist loadgroup tests/test_book.py tests/test_browser.py --durations=5
+	$(PY) -m pytest tests/test_book.py tests/test_browser.py --durations=5
 
 smoke-book: $(STAMP) ## a quick book in the smoke profile, in _build/smoke
 	@$(PY) tools/build_book.py --profile smoke --out _build/smoke

@@ -200,7 +200,7 @@ part.rename(part.with_suffix(".json"))"""
 
     def finish(self, process: subprocess.Popen) -> int:
         try:
-            return process.wait(timeout=300)
+            return process.wait(timeout=900)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise
@@ -255,7 +255,7 @@ def test_two_interrupted_grids_resume_and_end_with_the_same_index(tmp_path):
 
 def test_make_grid_passes_its_settings_on(root):
     said = subprocess.run(["make", "--no-print-directory", "-n", "grid", "JOBS=3", "ONLY=masks-*", "DRY=--dry-run"],
-                          cwd=root, capture_output=True, text=True, timeout=60).stdout  # fmt: skip
+                          cwd=root, capture_output=True, text=True, timeout=300).stdout  # fmt: skip
     for words in ("--profile workflow/profiles/local", "--cores 3", "--dry-run", 'only="masks-*"', 'machine="cpu"'):
         assert words in said
 
@@ -284,7 +284,7 @@ def test_profiles_are_options_that_snakemake_knows(name, root):
 
     settings = yaml.safe_load((root / "workflow" / "profiles" / name / "config.yaml").read_text(encoding="utf8"))
     command = [sys.executable, "-m", "snakemake", "--help"]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    told = subprocess.run(command, capture_output=True, text=True, timeout=300).stdout
     known = set(re.findall(r"--([a-z][a-z-]+)", told))
     assert {key for key in settings if key not in known and not key.startswith("kubernetes-")} == set()
     rules = set(settings.get("set-resources", {})) | set(settings.get("set-threads", {}))
