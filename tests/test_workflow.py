@@ -195,12 +195,14 @@ part.rename(part.with_suffix(".json"))"""
                    "--config", *(f"{name}={value}" for name, value in settings.items())]  # fmt: skip
         self.log = self.home / "log.txt"
         with open(self.log, "w") as log:
+            # Where the tests run in the background Ctrl-C is ignored, and children would inherit that.
             return subprocess.Popen(command, stdout=log, stderr=log, cwd=self.home, start_new_session=True,
+                                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
                                     env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
 
     def finish(self, process: subprocess.Popen) -> int:
         try:
-            return process.wait(timeout=900)
+            return process.wait(timeout=300)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise
