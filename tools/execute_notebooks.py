@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 import nbformat
 import yaml
+from book_checks import toc_entries
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from jupyter_cache.executors.utils import single_nb_execution
@@ -28,15 +29,8 @@ def cores() -> int:
 
 def notebooks(root: Path, config: dict) -> list[Path]:
     """The notebooks of the table of contents that are executed, largest file first: it is often the longest to run."""
-
-    def files(node):
-        if isinstance(node, list):
-            return [name for item in node for name in files(item)]
-        below = [name for key in ("parts", "chapters", "sections") for name in files(node.get(key, []))]
-        return [node[key] for key in ("root", "file") if key in node] + below
-
     excluded = config.get("execute", {}).get("exclude_patterns", [])
-    names = [f"{name.removesuffix('.ipynb')}.ipynb" for name in files(yaml.safe_load((root / "_toc.yml").read_text()))]
+    names = [f"{name.removesuffix('.ipynb')}.ipynb" for name in toc_entries(root)]
     names = [n for n in names if (root / n).is_file() and not any(fnmatch.fnmatch(n, pattern) for pattern in excluded)]
     return sorted((root / n for n in names), key=lambda path: -path.stat().st_size)
 

@@ -135,14 +135,13 @@ def plan(
 
 def summary(todo: list[Job], left_out: list[tuple[Job, str]], jobs: dict[str, Job], folder: Path) -> str:
     """Where the grid stands, a line for each entry with something left and one for the whole."""
-    lines, reasons = [], {job.name: why for job, why in left_out}
+    lines = []
     for entry in dict.fromkeys(job.entry for job in [*todo, *(job for job, _ in left_out)]):
         here = [job for job in todo if job.entry == entry]
-        why = sorted({why for job, why in left_out if job.entry == entry})
+        away = [why for job, why in left_out if job.entry == entry]
         count = sum(job.entry == entry for job in jobs.values())
         left = [f"{len(here)} to run, {sum(j.minutes for j in here):.0f} min"] * bool(here)
-        away = sum(jobs[name].entry == entry for name in reasons)
-        left += [f"{away} not here: {'; '.join(why)}"] * bool(away)
+        left += [f"{len(away)} not here: {'; '.join(sorted(set(away)))}"] * bool(away)
         lines.append(f"{entry:28} {', '.join(left)} (of {count})")
     done = sum(job.done(folder) for job in jobs.values())
     return "\n".join([*lines, f"{done} of {len(jobs)} jobs are done, {len(todo)} to run here"])
