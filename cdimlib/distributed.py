@@ -4,9 +4,9 @@ Every process takes its share of the same joint batch, and PyTorch's Distributed
 to one process with the joint batch, up to rounding: the images of a step and their augmentation (the random numbers of
 all are drawn everywhere, only the share is augmented); loss and gradient, for uneven shares, too; the statistics of
 batch normalisation in training, over all images, and all pairs of QAConv, also on CPUs, where torch's SyncBatchNorm
-does not go (and in plain operations, slower than its kernels); QAConv's class memory; validation and test. Not equal:
-dropout, which draws other masks. Every process holds all training images and the whole memory; the first one alone
-writes files.
+does not go (and in plain operations, slower than its kernels); QAConv's class memory and the centre loss's centres;
+validation and test. Not equal: dropout, which draws other masks. Every process holds all training images and the whole
+memory; the first one alone writes files.
 """
 
 from __future__ import annotations
@@ -197,6 +197,13 @@ class SharedMemory(ClassMemory):
 
     def write(self, features: Tensor, labels: Tensor) -> None:
         super().write(gather(features.detach()), gather(labels))
+
+
+class SharedClassifier(Classifier):
+    """A classifier whose centres every process moves by the offsets of all, so that all stay alike."""
+
+    def move(self, offsets: Tensor, labels: Tensor) -> None:
+        super().move(gather(offsets), gather(labels))
 
 
 class _Step(nn.Module):

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from . import results
 from .data import Benchmark, load
 from .data.augment import IMAGENET_MEAN, IMAGENET_STD, PersonInput, random_block
-from .distributed import SharedMemory, agree, encode, fit, once, resident_batches, settings, similarity, size
+from .distributed import SharedClassifier, SharedMemory, agree, encode, fit, once, resident_batches, settings, similarity
 from .models.qaconv import Classifier, ClassMemory, PooledMaps, QAConv
 from .retrieval import k_reciprocal, temporal_lift
 from .retrieval.protocols import judge
@@ -99,8 +99,6 @@ class MatchRun:
     def __post_init__(self):
         if self.row not in ROWS:
             raise ValueError(f"unknown row {self.row!r}: choose from {', '.join(ROWS)}")
-        if self.row == "center" and size() > 1:
-            raise ValueError("row 'center' moves its centres by the images of one process: train it in one")
         for name in ("also", "pixels", "pivots"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
@@ -146,7 +144,7 @@ def build(run: MatchRun, classes: int) -> ClassMemory | Classifier:
     qaconv = run.row == "qaconv"
     matcher = QAConv(run.pixels, symmetric=run.symmetric, **maps) if qaconv else PooledMaps(run.pixels, **maps)
     if run.row in ("softmax", "center"):
-        return Classifier(matcher, classes, center=run.center if run.row == "center" else 0.0)
+        return SharedClassifier(matcher, classes, center=run.center if run.row == "center" else 0.0)
     return SharedMemory(matcher, classes, gamma=run.gamma, reduction=run.reduction, mask_unwritten=run.mask_unwritten)
 
 

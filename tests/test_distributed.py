@@ -27,7 +27,7 @@ from cdimlib.data.augment import PersonInput
 from cdimlib.data.samplers import generator_for
 from cdimlib.losses import in_batch_contrastive
 from cdimlib.models.matcher import VectorMatcher
-from cdimlib.models.qaconv import ClassMemory, PooledMaps, QAConv
+from cdimlib.models.qaconv import Classifier, ClassMemory, PooledMaps, QAConv
 from cdimlib.retrieval.protocols import judge
 from cdimlib.training import TrainConfig
 
@@ -109,6 +109,16 @@ def cosine(folder):
     return memory(folder, PooledMaps)
 
 
+def centred(folder):
+    """Softmax with the centre loss, on the images of :func:`memory`."""
+    torch.manual_seed(0)
+    maps = PooledMaps((64, 32), backbone="squeezenet1_1", tap="res2", channels=4)
+    model = dd.SharedClassifier(maps, 5, center=0.1)
+    batches = drawn(8, size=(3, 64, 32), dtype=torch.float32)
+    config = replace(CONFIG, optimizer="sgd")
+    return outcome(model, dd.fit(model, batches, lambda net, batch: net(*batch), config, progress=False))
+
+
 def augmented(folder):
     """The images of two steps; of a share, joined again."""
     bench = load("toytown-plaza", size="tiny", pixels=(64, 32))
@@ -151,7 +161,6 @@ def refused(folder):
         "small": lambda: drawn(3)(0, 0),
         "data": lambda: dd.resident_batches(bench.train.where(bench.train.ids > dd.rank()), None, 8),
         "disk": lambda: dd.fit(network(), drawn(7), classify, CONFIG, checkpoint=lonely),
-        "center": lambda: qe.MatchRun("center"),
         "compile": lambda: pe.train_person(pe.PersonRun("vanilla", compile=True), bench),
         "nan": lambda: dd.fit(network(), drawn(7), lambda *a: classify(*a) * (float("nan") if dd.rank() else 1), CONFIG,
                               progress=False),
@@ -197,7 +206,7 @@ def straight(folder):
     return resumable(folder, name="straight.pt")
 
 
-SCENARIOS = (uneven, whole, memory, cosine, augmented, judged, person, dropout, resumable, straight)
+SCENARIOS = (uneven, whole, memory, cosine, centred, augmented, judged, person, dropout, resumable, straight)
 
 
 def process(number, port, folder, scenarios):
@@ -261,7 +270,7 @@ class TestTraining:
             close(found[name], one[name], rtol=1e-9, atol=1e-11)
         assert len(set(one[name]["losses"])) == 6
 
-    @pytest.mark.parametrize("name", ["uneven", "whole", "memory", "cosine", "resumable"])
+    @pytest.mark.parametrize("name", ["uneven", "whole", "memory", "cosine", "centred", "resumable"])
     def test_both_processes_hold_the_same_bits(self, ran, name):
         _, (first, second), _ = ran
         assert first[name]["losses"] == second[name]["losses"]
@@ -308,6 +317,24 @@ class TestMemory:
         plain = ClassMemory(QAConv((64, 32), backbone="squeezenet1_1", tap="res2", channels=4), 5)
         plain(share, labels)
         assert plain.written.sum() < one["memory"]["seen"][0][1].sum()
+
+
+class TestCentres:
+    def test_every_process_moves_them_by_the_images_of_all(self, ran):
+        _, two, one = ran
+        for found in two:
+            close(found["centred"], one["centred"], rtol=1e-4, atol=2e-6)
+
+    def test_otherwise_they_move_elsewhere(self, ran):
+        """What the comparison above would see if each process moved them by its own share only."""
+        _, _, one = ran
+        torch.manual_seed(0)
+        maps = PooledMaps((64, 32), backbone="squeezenet1_1", tap="res2", channels=4)
+        plain = Classifier(maps, 5, center=0.1)
+        own = lambda seed, step: tuple(part[:4] for part in drawn(8, size=(3, 64, 32), dtype=torch.float32)(seed, step))  # noqa: E731
+        dd.fit(plain, own, lambda net, batch: net(*batch), replace(CONFIG, optimizer="sgd"), progress=False)
+        found, expected = plain.centers, one["centred"]["state"]["centers"]
+        assert (found - expected).abs().max() > 100 * 2e-6 and expected.abs().min(1).values.max() > 0
 
 
 class TestData:
@@ -361,7 +388,6 @@ class TestErrors:
         ("small", "a batch of 3 is too small for 2 processes: each needs two images at least"),
         ("data", "the processes have different training images: give all machines the same data"),
         ("disk", "put it on a disk that all machines share"),
-        ("center", "row 'center' moves its centres by the images of one process: train it in one"),
         ("compile", "compile=True is for one process"),
         ("nan", "the loss is nan at step 0"),
     ])  # fmt: skip

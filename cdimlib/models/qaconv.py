@@ -323,9 +323,14 @@ class Classifier(nn.Module):
         features = self.matcher.encode(images)
         loss, offsets = F.cross_entropy(self.linear(features), labels), features - self.centers[labels]
         if self.center and self.training:
-            mine = F.one_hot(labels, len(self.centers)).to(offsets.dtype)  # [B, c]
-            self.centers += self.rate * (mine.T @ offsets.detach()) / (1 + mine.sum(0))[:, None]
+            self.move(offsets.detach(), labels)
         return loss + self.center * 0.5 * offsets.square().sum(1).mean()
+
+    @torch.no_grad()
+    def move(self, offsets: Tensor, labels: Tensor) -> None:
+        """Move the centres of labels [B] towards their features, which lie offsets [B, C] from them."""
+        mine = F.one_hot(labels, len(self.centers)).to(offsets.dtype)  # [B, c]
+        self.centers += self.rate * (mine.T @ offsets) / (1 + mine.sum(0))[:, None]
 
 
 def _check_labels(labels: Tensor, classes: int) -> None:
