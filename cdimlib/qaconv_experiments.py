@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from . import distributed as dd
 from . import results
 from .data import Benchmark, load
 from .data.augment import IMAGENET_MEAN, IMAGENET_STD, PersonInput, random_block
-from .distributed import SharedClassifier, SharedMemory, agree, encode, fit, once, resident_batches, settings, similarity
+from .distributed import agree, encode, fit, once, resident_batches, settings, similarity
 from .models.qaconv import Classifier, ClassMemory, PooledMaps, QAConv
 from .retrieval import k_reciprocal, temporal_lift
 from .retrieval.protocols import judge
@@ -144,8 +145,9 @@ def build(run: MatchRun, classes: int) -> ClassMemory | Classifier:
     qaconv = run.row == "qaconv"
     matcher = QAConv(run.pixels, symmetric=run.symmetric, **maps) if qaconv else PooledMaps(run.pixels, **maps)
     if run.row in ("softmax", "center"):
-        return SharedClassifier(matcher, classes, center=run.center if run.row == "center" else 0.0)
-    return SharedMemory(matcher, classes, gamma=run.gamma, reduction=run.reduction, mask_unwritten=run.mask_unwritten)
+        return dd.SharedClassifier(matcher, classes, center=run.center if run.row == "center" else 0.0)
+    memory = dict(gamma=run.gamma, reduction=run.reduction, mask_unwritten=run.mask_unwritten)
+    return dd.SharedMemory(matcher, classes, **memory)
 
 
 def load_for(run: MatchRun, name: str, root=None) -> Benchmark:
