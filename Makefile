@@ -14,7 +14,7 @@ SIDE_BY_SIDE ?= -n auto
 PORT ?= 8000
 P ?=
 
-.PHONY: help install book test test-library test-notebooks test-book smoke-book serve lint bench full grid index colab print rehost clean
+.PHONY: help install book test test-library test-notebooks test-book smoke-book serve lint bench full grid index costs colab print rehost clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ grid: $(STAMP) ## all experiments that have no result yet: JOBS=2 at a time, ONL
 	@$(PY) -c "import snakemake" 2>/dev/null || $(PY) -m pip install -q -c constraints.txt -e '.[workflow]'
 	@$(PY) -m snakemake --snakefile workflow/Snakefile --profile workflow/profiles/local --cores $(or $(JOBS),2) $(DRY) \
 	  --config only="$(ONLY)" machine="$(or $(MACHINE),cpu)"
+
+costs: $(STAMP) ## data/results/PAGES.json and what the pages say about memory, after `make book`
+	@$(PY) tools/page_costs.py
 
 index: $(STAMP) ## data/results/INDEX.json and the README's table, after results were added
 	@$(PY) tools/refresh.py

@@ -260,6 +260,19 @@ def test_notebooks_are_executed_side_by_side_into_the_cache(sources, monkeypatch
     assert "a.ipynb: unchanged" in said and "c.ipynb: FAILED" in said and not (sources / "a.txt").exists()
 
 
+def test_the_longest_page_is_executed_first(sources):
+    (sources / "_config.yml").write_text(MINI_CONFIG)
+    (sources / "_toc.yml").write_text("root: a\nchapters: [{file: b}, {file: c}, {file: d}]")
+    for name, size in zip("abcd", (10, 20, 30, 40)):
+        (sources / f"{name}.ipynb").write_text(" " * size)
+    order = lambda: "".join(path.stem for path in execute_notebooks.notebooks(sources, {}))  # noqa: E731
+    assert order() == "dcba"
+    costs = {f"{name}.ipynb": {"seconds": seconds} for name, seconds in zip("abd", (300, 20, 100))}
+    (sources / execute_notebooks.COSTS).parent.mkdir(parents=True, exist_ok=True)
+    (sources / execute_notebooks.COSTS).write_text(json.dumps({"pages": costs}))
+    assert order() == "cadb"
+
+
 # ---------------------------------------------------------------------------------------------------- make, .ci/run
 
 

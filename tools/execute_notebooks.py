@@ -1,12 +1,14 @@
 """Execute the book's notebooks side by side, one thread each, into the cache that Jupyter Book renders from.
 
 Jupyter Book itself executes one page after the other, and most cells here cannot use a second core well. What fails is
-left to Jupyter Book, which executes it again and says what is wrong in its usual way.
+left to Jupyter Book, which executes it again and says what is wrong in its usual way. The cache keeps the seconds and
+the peak memory of every page.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -19,7 +21,10 @@ import yaml
 from book_checks import toc_entries
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
-from jupyter_cache.executors.utils import single_nb_execution
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+COSTS = Path("data/results/PAGES.json")  # seconds and memory of every page, written by `make costs`
 
 
 def cores() -> int:
@@ -28,11 +33,34 @@ def cores() -> int:
 
 
 def notebooks(root: Path, config: dict) -> list[Path]:
-    """The notebooks of the table of contents that are executed, largest file first: it is often the longest to run."""
+    """The notebooks of the table of contents that are executed, the longest to run first, so that none is left alone at
+    the end; those that have not been measured are taken by the size of their files, before the others."""
     excluded = config.get("execute", {}).get("exclude_patterns", [])
     names = [f"{name.removesuffix('.ipynb')}.ipynb" for name in toc_entries(root)]
     names = [n for n in names if (root / n).is_file() and not any(fnmatch.fnmatch(n, pattern) for pattern in excluded)]
-    return sorted((root / n for n in names), key=lambda path: -path.stat().st_size)
+    costs = json.loads((root / COSTS).read_text(encoding="utf8"))["pages"] if (root / COSTS).is_file() else {}
+    seconds = {name: costs[name]["seconds"] if name in costs else float("inf") for name in names}
+    return [root / n for n in sorted(names, key=lambda name: (-seconds[name], -(root / name).stat().st_size))]
+
+
+def peak_memory(process: int) -> float | None:
+    """The most memory that a process has held so far, in MiB; None where the system does not say (not on Linux)."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), None)
+
+
+class Execution(NotebookClient):
+    """Executes a notebook in place; then ``peak`` is the peak memory of its kernel in MiB."""
+
+    peak: float | None = None
+
+    async def async_execute_cell(self, *arguments, **options):
+        done = await super().async_execute_cell(*arguments, **options)
+        self.peak = peak_memory(self.km.provisioner.pid) or self.peak
+        return done
 
 
 def execute(root: Path, out: Path, environment: dict[str, str], jobs: int | None = None) -> list[Path]:
@@ -51,15 +79,20 @@ def execute(root: Path, out: Path, environment: dict[str, str], jobs: int | None
                 return f"{path.relative_to(root)}: unchanged"
             except KeyError:
                 pass
-        result = single_nb_execution(notebook, cwd=str(path.parent), timeout=settings.get("timeout", 30),
-                                     allow_errors=settings.get("allow_errors", False))
-        if result.err is not None:
+        client = Execution(notebook, timeout=settings.get("timeout", 30), resources={"metadata": {"path": path.parent}},
+                           allow_errors=settings.get("allow_errors", False), extra_arguments=["--log-level=ERROR"])
+        try:
+            client.execute()
+        except (CellExecutionError, CellTimeoutError, DeadKernelError):
             failed.append(path)
             return f"{path.relative_to(root)}: FAILED after {time.time() - started:.0f} s"
+        seconds = time.time() - started
+        data = {"execution_seconds": seconds, "peak_memory_mib": client.peak}
         with lock:
-            cache.cache_notebook_bundle(CacheBundleIn(notebook, str(path), data={"execution_seconds": result.time}),
+            cache.cache_notebook_bundle(CacheBundleIn(notebook, str(path), data=data),
                                         check_validity=False, overwrite=True)
-        return f"{path.relative_to(root)}: executed in {result.time:.0f} s"
+        used = f", {client.peak / 1024:.1f} GiB" if client.peak else ""
+        return f"{path.relative_to(root)}: executed in {seconds:.0f} s{used}"
 
     # A kernel takes its environment from this process.
     with patch.dict(os.environ, environment, clear=True), ThreadPoolExecutor(jobs) as pool:
