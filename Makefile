@@ -67,7 +67,7 @@ full: $(if $(NB),$(STAMP)) ## a full run: NB=book/experiments/x.ipynb P="-p name
 	@test -n "$(NB)" || { echo 'Which notebook? make full NB=book/experiments/x.ipynb P="-p name value"' >&2; exit 2; }
 	@$(PY) tools/run_notebook.py "$(NB)" $(P)
 
-grid: $(STAMP) ## all experiments that have no result yet: JOBS=2 at a time, ONLY='masks-*' of them, MACHINE=cpu, gpu or any
+grid: $(STAMP) ## the experiments that have no result yet: JOBS=2 at a time, ONLY='masks-*' of them, for a MACHINE=cpu, gpu or any
 	@$(PY) -c "import snakemake" 2>/dev/null || $(PY) -m pip install -q -c constraints.txt -e '.[workflow]'
 	@$(PY) -m snakemake --snakefile workflow/Snakefile --profile workflow/profiles/local --cores $(or $(JOBS),2) $(DRY) \
 	  --config only="$(ONLY)" machine="$(or $(MACHINE),cpu)"

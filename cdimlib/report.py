@@ -201,10 +201,11 @@ def measured_once(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def cost(folder: str | Path | None = None) -> pd.DataFrame:
-    """What the committed runs took: paper, device, runs, hours."""
-    runs = [(paper, r["device"].split(",")[0], r["wall_seconds"] / 3600) for paper in MODULES
-            for r in results.load(paper, folder)]  # fmt: skip
-    frame = pd.DataFrame(runs, columns=["paper", "device", "hours"])
+    """What the committed runs took: paper, device, runs, hours. One training can fill several rows, re-ranked or lifted
+    in time: results of one data set, seed and duration count once."""
+    runs = {(paper, r["device"].split(",")[0], r["data"]["name"], r["seed"], r["wall_seconds"] / 3600)
+            for paper in MODULES for r in results.load(paper, folder)}  # fmt: skip
+    frame = pd.DataFrame(sorted(runs), columns=["paper", "device", "data", "seed", "hours"])
     return frame.groupby(["paper", "device"], as_index=False).agg(runs=("hours", "size"), hours=("hours", "sum"))
 
 
