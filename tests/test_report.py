@@ -139,6 +139,15 @@ def test_lines_that_differ_by_their_budget_alone():
     assert report.status("qaconv-tlift", 1, rows, runs)["with seeds"] == 1
 
 
+def test_a_training_that_fills_several_rows_costs_once(tmp_path):
+    for row in ("grn", "fmn", "fmn+rerank"):
+        results.save(result(row, 0, [1], seconds=7200.0), tmp_path)
+    for row, seed, seconds in (("grn", 1, 7200.0), ("vanilla", 0, 3600.0)):
+        results.save(result(row, seed, [1], seconds=seconds), tmp_path)
+    (line,) = report.cost(tmp_path).itertuples()
+    assert (line.paper, line.device, line.runs, line.hours) == ("midlevel-fusion", "CPU", 3, pytest.approx(5.0))
+
+
 def test_index_is_written_whole(tmp_path):
     path = report.write_index(tmp_path / "INDEX.json")
     assert json.loads(path.read_text()) == report.index() and not list(tmp_path.glob("*.part*"))
