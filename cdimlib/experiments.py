@@ -149,14 +149,18 @@ def modern_objective(run: SketchRun):
     def objective(model: Matcher, batch) -> Tensor:
         photos, sketches, group = batch
         photo, sketch = model.encode(torch.cat([photos, sketches])).chunk(2)
-        loss = in_batch_contrastive(model.cosine(sketch, photo), temperature=run.temperature, groups=group)
-        return loss + 5e-4 * model.penalty() if hasattr(model, "penalty") else loss
+        with torch.autocast(photo.device.type, enabled=False):  # steps of bf16 near a cosine of 1 are too coarse
+            loss = in_batch_contrastive(model.cosine(sketch, photo), temperature=run.temperature, groups=group)
+            return loss + 5e-4 * model.penalty() if hasattr(model, "penalty") else loss
 
     return objective
 
 
 def faithful_batches(run: SketchRun, bench: Benchmark, device):
     """(seed, step) -> (sketches, positive photos, negative photos), each cropped and mirrored on its own."""
+    if len(bench.categories) > 1:
+        raise ValueError(f"the faithful track trains on one category, {bench.name!r} has {len(bench.categories)}: "
+                         f"name one, such as {run.benchmark}/{bench.categories[0]}")
     images = bench.train.images.to(device)
     sampler = TripletSampler(bench.train, bench.triplets, run.batch, run.hard_ratio)
 

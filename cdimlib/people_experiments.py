@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from . import results
-from .data import Benchmark, load
+from .data import Benchmark, load, option
 from .data.augment import PersonInput
 from .distributed import agree, encode, fit, once, resident_batches, settings, similarity, size
 from .identities import identity_objective, mask_objective
@@ -163,7 +163,7 @@ class PersonRun:
         """The benchmark that a name, perhaps with knobs, stands for, in this run's size and pixels."""
         name, *knobs = words.split()
         options = {"size": self.size} if self.size and name.startswith("toytown-") else {}
-        options |= {knob: float(value) for knob, _, value in (word.partition("=") for word in knobs)}
+        options |= dict(map(option, knobs))
         return replace(load(name, root, pixels=self.pixels, **options), name=words)
 
     def budget(self, stage: int = 2) -> str:
@@ -353,10 +353,11 @@ def run_person(
         bench = replace(bench, train=bench.train.where(np.isin(bench.train.ids, kept)))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+    others = [run.load(words, root) for words in run.also]  # what is not there is missed before the training
     model, histories = train_person(run, bench, work=work, progress=progress)
     rows, last = judge_rows(run, model, bench), histories[-1]
-    for words in run.also:
-        for row, metrics in judge_rows(run, model, run.load(words, root)).items():
+    for other in others:
+        for row, metrics in judge_rows(run, model, other).items():
             rows[row] |= metrics
     data, net = (sum(getattr(h, name) for h in histories) for name in ("data_seconds", "model_seconds"))
     common = {

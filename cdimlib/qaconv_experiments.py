@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from . import distributed as dd
 from . import results
-from .data import Benchmark, load
+from .data import Benchmark, load, option
 from .data.augment import IMAGENET_MEAN, IMAGENET_STD, PersonInput, random_block
 from .distributed import agree, encode, fit, once, resident_batches, settings, similarity
 from .models.qaconv import Classifier, ClassMemory, PooledMaps, QAConv
@@ -152,11 +152,10 @@ def build(run: MatchRun, classes: int) -> ClassMemory | Classifier:
 
 def load_for(run: MatchRun, name: str, root=None) -> Benchmark:
     """The data of ``run.benchmark`` or of one of ``run.also``, at the run's size and pixels, under that very name."""
-    source, *options = name.split()
-    pairs, size = (option.split("=") for option in options if option != "plain"), {}
+    source, *words = name.split()
+    knobs, size = dict(option(word) for word in words if word != "plain"), {}
     if run.size and source.startswith("toytown"):
         size["size"] = run.size
-    knobs = {key: int(value) if value.isdigit() else float(value) for key, value in pairs}
     return replace(load(source, root, pixels=run.pixels, **size, **knobs), name=name)
 
 

@@ -146,14 +146,15 @@ def compare(
     """Side by side: the paper's number and ours (mean and spread over seeds), one line per data set and method.
 
     rows: method as printed in the paper -> our row. A method without a run stays in the table as "not run".
-    where: further fields our results must have (``track="modern"``, ``budget=...``).
+    where: further fields our results must have (``track="modern"``, ``budget=...``). A network that was trained on one
+    of the paper's data sets and judged on another is in no line.
     """
-    printed = paper_table(paper, table)
-    lines = []
+    printed, real, lines = paper_table(paper, table), set(paper_table(paper)["dataset"]), []
     for dataset in datasets or printed["dataset"].unique():
         part = printed[printed["dataset"] == dataset]
         for method in part["method"].unique():
             runs = load(paper, folder, row=rows[method], **where) if method in rows else []
+            runs = [r for r in runs if r["data"]["name"] == dataset or r["data"]["name"] not in real]
             line = {"data": dataset, "method": method}
             for metric in metrics:
                 value = part[(part["method"] == method) & (part["metric"] == metric)]["value"]

@@ -29,8 +29,8 @@ CHECKPOINT = {"model", "optimizer", "step", "best", "history", "config"}
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """steps: optimiser updates; lr: peak learning rate; optimizer: "sgd" (momentum 0.9) or "adamw" (which is Adam where
-    weight_decay is 0);
+    """steps: optimiser updates; lr: peak learning rate; optimizer: "sgd" (momentum 0.9), "adamw" or "adam" (alike but for
+    weight_decay, which "adam" takes for a term of the loss);
     schedule: "constant", "cosine" with a linear warm-up over the first ``warmup`` share of the steps, or "decay":
     times ``decay`` after every ``period`` steps;
     lr_scale: ((beginning of a parameter's name, factor), ...); the first that fits multiplies its learning rate;
@@ -57,7 +57,7 @@ class TrainConfig:
 
     def __post_init__(self):
         choices = {
-            "optimizer": ("sgd", "adamw"), "schedule": ("constant", "cosine", "decay"),
+            "optimizer": ("sgd", "adam", "adamw"), "schedule": ("constant", "cosine", "decay"),
             "precision": ("auto", "fp32", "bf16"),
         }
         for name, allowed in choices.items():
@@ -150,7 +150,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     ]
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=config.nesterov)
-    return torch.optim.AdamW(groups, lr=config.lr)
+    return (torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW)(groups, lr=config.lr)
 
 
 def fit(
@@ -239,7 +239,7 @@ def _save(path, model, optimizer, history, config, step, best) -> None:
 
 def _resume(path, model, optimizer, history, config):
     try:
-        state = torch.load(path, weights_only=True, map_location=next(model.parameters()).device)
+        state = torch.load(path, weights_only=True, map_location="cpu")  # Adam's counters are slow on a GPU
     except Exception as error:
         what = type(error).__name__  # torch's own text is long, and advises to load the file unsafely
         raise ValueError(f"{path} cannot be read as a checkpoint ({what}): delete it to start again") from error

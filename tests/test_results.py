@@ -116,3 +116,19 @@ def test_committed_results_are_whole_and_counted_right():
             ranks = ranks[ranks > 0]  # of people, those whose query has a match
             assert values["acc@1"] == pytest.approx(100 * (ranks == 1).mean())
             assert values["acc@10"] == pytest.approx(100 * (ranks <= 10).mean())
+
+
+def test_compare_keeps_what_was_trained_on_another_set_of_the_table_apart(tmp_path):
+    """A network of one real set that is judged on another is not that other set's row."""
+    def run(name, metrics, seed=0):
+        ranks = {key: {"acc@1": value, "acc@10": value, "first_rank": [1]} for key, value in metrics.items()}
+        return {"paper": "feature-mask-network", "row": "fmn", "track": "t", "seed": seed, "config": {},
+                "metrics": ranks, "data": {"name": name}, "wall_seconds": 1.0, "device": "CPU", "versions": {},
+                "commit": "c"}  # fmt: skip
+
+    results.save(run("market1501", {"market1501": 50.0, "dukemtmc-reid": 10.0}), tmp_path)
+    line = lambda: results.compare("feature-mask-network", 3, {"FMN": "fmn"}, folder=tmp_path,  # noqa: E731
+                                   datasets=["dukemtmc-reid"]).set_index("method").loc["FMN"]
+    assert line()["ours acc@1"] == "not run"
+    results.save(run("dukemtmc-reid", {"dukemtmc-reid": 40.0}), tmp_path)
+    assert line()["ours acc@1"] == "40.0" and line()["seeds"] == 1

@@ -298,3 +298,17 @@ class TestFolders:
         _, images = read_folder(tmp_path, size=4, channels=3)
         assert images.shape == (1, 3, 4, 4) and images[0, :, 2, 2].tolist() == [10, 200, 30]
         assert read_folder(tmp_path, size=4)[1].shape == (1, 1, 4, 4)
+
+
+class TestMode:
+    def test_a_matcher_in_training_mode_scores_as_in_eval_mode_and_stays_as_it_was(self):
+        from cdimlib.models.qaconv import QAConv
+
+        torch.manual_seed(0)
+        matcher = QAConv((64, 32), backbone="squeezenet1_1", tap="res2", channels=4).train()
+        maps = torch.randn(6, 4, *matcher.shape[1:])
+        before = {name: value.clone() for name, value in matcher.state_dict().items()}
+        whole, parts = similarity(matcher, maps[:3], maps), similarity(matcher, maps[:3], maps, chunk=2)
+        torch.testing.assert_close(whole, parts)
+        assert matcher.training and all(torch.equal(before[k], v) for k, v in matcher.state_dict().items())
+        torch.testing.assert_close(whole, similarity(matcher.eval(), maps[:3], maps))

@@ -147,6 +147,14 @@ class TestOptimisers:
         fit(model, lambda seed, step: None, lambda m, b: 0 * sum(p.sum() for p in m.parameters()), config, **quiet)
         assert model.weight[0, 0].item() == pytest.approx(0.95**3) and model.bias.item() == 1
 
+    def test_adam_takes_the_decay_for_a_term_of_the_loss(self):
+        """The gradient is the decay's alone: Adam's first step is then the whole rate, whatever the decay."""
+        for decay in (0.5, 0.001):
+            model = line()
+            config = TrainConfig(steps=1, lr=0.1, optimizer="adam", weight_decay=decay)
+            fit(model, lambda seed, step: None, lambda m, b: 0 * sum(p.sum() for p in m.parameters()), config, **quiet)
+            assert model.weight[0, 0].item() == pytest.approx(0.9, abs=1e-4) and model.bias.item() == 1
+
     def test_frozen_parameters_stay(self):
         model = line()
         model.weight.requires_grad_(False)
@@ -185,7 +193,7 @@ class TestOptimisers:
     @pytest.mark.parametrize(
         ("wrong", "message"),
         [
-            ({"optimizer": "adam"}, "optimizer must be one of sgd, adamw, not 'adam'"),
+            ({"optimizer": "lion"}, "optimizer must be one of sgd, adam, adamw, not 'lion'"),
             ({"schedule": "step"}, "schedule must be one of constant, cosine, decay, not 'step'"),
             ({"schedule": "decay"}, "need period >= 1 and 0 < decay <= 1; got 0 and 0.1"),
             ({"precision": "fp16"}, "precision must be one of auto, fp32, bf16, not 'fp16'"),

@@ -2,6 +2,6 @@
 
 from .benchmark import PHOTO, SKETCH, Benchmark, Split, pool
 from .paths import DataNotFound
-from .registry import at_hand, load, names
+from .registry import at_hand, load, names, option
 
-__all__ = ["PHOTO", "SKETCH", "Benchmark", "DataNotFound", "Split", "at_hand", "load", "names", "pool"]
+__all__ = ["PHOTO", "SKETCH", "Benchmark", "DataNotFound", "Split", "at_hand", "load", "names", "option", "pool"]

@@ -17,6 +17,19 @@ def names() -> list[str]:
     ])
 
 
+def option(word: str) -> tuple[str, int | float | str]:
+    """An option of :func:`load` as it is written in a notebook's parameter: "misalignment=1" -> ("misalignment", 1)."""
+    name, equals, value = word.partition("=")
+    if not (name and equals and value):
+        raise ValueError(f"{word!r} is not an option like misalignment=1: separate benchmarks as the notebook says")
+    for kind in (int, float):
+        try:
+            return name, kind(value)
+        except ValueError:
+            continue
+    return name, value
+
+
 def load(name: str, root: str | Path | None = None, **options) -> Benchmark:
     """A benchmark by its name: train, query and gallery, with identities and domains.
 

@@ -252,9 +252,10 @@ class PooledMaps(VectorMatcher):
         return self.maps(images).mean(dim=(2, 3))  # [N, d, h, w] -> [N, d]
 
     def logits(self, queries: Tensor, gallery: Tensor) -> Tensor:
-        cosine, norm = self.cosine(queries, gallery), self.logit_bn
-        statistics = norm.running_mean, norm.running_var, norm.weight.abs(), norm.bias, norm.training, norm.momentum
-        return F.batch_norm(cosine.view(1, 1, -1), *statistics, norm.eps).view_as(cosine)
+        with torch.autocast(queries.device.type, enabled=False):  # as QAConv does: bf16 is too coarse for cosines
+            cosine, norm = self.cosine(queries.float(), gallery.float()), self.logit_bn
+            statistics = norm.running_mean, norm.running_var, norm.weight.abs(), norm.bias, norm.training, norm.momentum
+            return F.batch_norm(cosine.view(1, 1, -1), *statistics, norm.eps).view_as(cosine)
 
 
 class ClassMemory(nn.Module):

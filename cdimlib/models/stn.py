@@ -59,8 +59,9 @@ def sample(maps: Tensor, transform: Tensor, size: int) -> Tensor:
     the map at its own resolution, and the identity with h = w = size gives the map itself. Half a cell before the edge
     the border's value is held.
     """
-    grid = F.affine_grid(transform, [len(maps), 1, size, size], align_corners=False)
-    return F.grid_sample(maps.to(grid.dtype), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    with torch.autocast(maps.device.type, enabled=False):  # in bf16 a place would be off by a part of a cell
+        grid = F.affine_grid(transform, [len(maps), 1, size, size], align_corners=False)
+        return F.grid_sample(maps.to(grid.dtype), grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 class PartSTN(nn.Module):

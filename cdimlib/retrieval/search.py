@@ -38,10 +38,18 @@ def encode(matcher: Matcher, images: Tensor, prepare=None, *, batch_size: int = 
 
 @torch.inference_mode()
 def similarity(matcher: Matcher, queries: Tensor, gallery: Tensor, *, chunk: int = 4096) -> Tensor:
-    """Score every query against every gallery feature -> [Q, G] on the CPU, ``chunk`` gallery items at a time."""
+    """Score every query against every gallery feature -> [Q, G] on the CPU, ``chunk`` gallery items at a time.
+
+    The matcher scores in eval mode, and is left in the mode that it was in.
+    """
     if len(queries) == 0 or len(gallery) == 0:
         raise ValueError(f"nothing to score: {len(queries)} queries, {len(gallery)} gallery images")
-    return torch.cat([matcher.score(queries, part).float().cpu() for part in gallery.split(chunk)], dim=1)
+    was_training = matcher.training
+    matcher.eval()
+    try:
+        return torch.cat([matcher.score(queries, part).float().cpu() for part in gallery.split(chunk)], dim=1)
+    finally:
+        matcher.train(was_training)
 
 
 def evaluate(
