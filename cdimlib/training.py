@@ -29,8 +29,8 @@ CHECKPOINT = {"model", "optimizer", "step", "best", "history", "config"}
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """steps: optimiser updates; lr: peak learning rate; optimizer: "sgd" (momentum 0.9), "adamw" or "adam" (alike but for
-    weight_decay, which "adam" takes for a term of the loss);
+    """steps: optimiser updates; lr: peak learning rate; optimizer: "sgd" (momentum 0.9), "adamw" or "adam" (alike but
+    for weight_decay, which "adam" takes for a term of the loss);
     schedule: "constant", "cosine" with a linear warm-up over the first ``warmup`` share of the steps, or "decay":
     times ``decay`` after every ``period`` steps;
     lr_scale: ((beginning of a parameter's name, factor), ...); the first that fits multiplies its learning rate;

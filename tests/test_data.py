@@ -15,7 +15,7 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from cdimlib.data import PHOTO, SKETCH, Benchmark, DataNotFound, Split, load, names, pool, qmul
+from cdimlib.data import PHOTO, SKETCH, Benchmark, DataNotFound, Split, load, names, option, pool, qmul
 
 
 def pairs(count, start=0, group=None, size=8):
@@ -252,3 +252,16 @@ class TestDownload:
         hashes["shoes/gone.mat"] = "0" * 64
         with pytest.raises(OSError, match=r"gone.mat could not be fetched .*404"):
             qmul.download(tmp_path / "here", address)
+
+
+@pytest.mark.parametrize(("word", "read"), [("misalignment=1", ("misalignment", 1)), ("blur=0.5", ("blur", 0.5)),
+                                            ("direction=b->a", ("direction", "b->a"))])  # fmt: skip
+def test_an_option_as_a_notebook_writes_it(word, read):
+    found = option(word)
+    assert found == read and type(found[1]) is type(read[1])
+
+
+@pytest.mark.parametrize("word", ["toytown-plaza", "blur=", "=1", "toytown-campus,"])
+def test_what_is_no_option_is_refused_by_its_name(word):
+    with pytest.raises(ValueError, match=f"'{word}' is not an option like misalignment=1"):
+        option(word)

@@ -41,6 +41,13 @@ def test_a_run_from_benchmark_to_result(track, tmp_path, monkeypatch):
     assert again["metrics"] == result["metrics"], "the same configuration must give the same numbers"
 
 
+def test_the_faithful_track_refuses_pooled_categories(monkeypatch):
+    """Their triplets are judgements within one category, and pooling drops them."""
+    monkeypatch.setenv("CDIM_PROFILE", "smoke")
+    with pytest.raises(ValueError, match="trains on one category, .* has 3: name one, such as toy-shop/shoes"):
+        ex.run_sketch(ex.SketchRun("ours", "faithful", **TINY), progress=False)
+
+
 def test_the_curve_of_a_resumed_run_is_whole(tmp_path, monkeypatch):
     """Each validation keeps its look at the test set, those before the interruption included."""
     monkeypatch.setenv("CDIM_PROFILE", "smoke")
