@@ -80,7 +80,8 @@ def execute(root: Path, out: Path, environment: dict[str, str], jobs: int | None
             except KeyError:
                 pass
         client = Execution(notebook, timeout=settings.get("timeout", 30), resources={"metadata": {"path": path.parent}},
-                           allow_errors=settings.get("allow_errors", False), extra_arguments=["--log-level=ERROR"])
+                           allow_errors=settings.get("allow_errors", False), record_timing=False,
+                           extra_arguments=["--log-level=ERROR"])
         try:
             client.execute()
         except (CellExecutionError, CellTimeoutError, DeadKernelError):

@@ -19,7 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
-from execute_notebooks import COSTS, Execution, cores
+import yaml
+from execute_notebooks import COSTS, Execution, cores, notebooks
 from jupyter_cache import get_cache
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,7 +48,7 @@ def executed(path: Path) -> dict:
     started = time.time()
     with tempfile.TemporaryDirectory() as empty:
         client = Execution(nbformat.read(path, as_version=4), timeout=900, resources={"metadata": {"path": empty}},
-                           extra_arguments=["--log-level=ERROR"])  # fmt: skip
+                           record_timing=False, extra_arguments=["--log-level=ERROR"])  # fmt: skip
         client.execute()
     return _cost(time.time() - started, client.peak)
 
@@ -94,7 +95,9 @@ def main() -> int:
     if not costs:
         print("There is no book yet: run 'make book' first", file=sys.stderr)
         return 1
-    apart = [path for pattern in APART for path in sorted(ROOT.glob(pattern))]
+    pages = notebooks(ROOT, yaml.safe_load((ROOT / "_config.yml").read_text()))
+    apart = [path for path in pages if path.relative_to(ROOT).as_posix() not in costs]
+    apart += [path for pattern in APART for path in sorted(ROOT.glob(pattern))]
     with ThreadPoolExecutor(min(2, cores())) as pool:
         for path, cost in zip(apart, pool.map(executed, apart)):
             name = path.relative_to(ROOT).as_posix()
