@@ -1,8 +1,8 @@
 """Seconds and memory of every page: ``make costs`` executes what ``make book`` does not hold, and writes them down.
 
 data/results/PAGES.json gets what was measured; the sentence about memory behind every page's **Time** follows from it.
-The pages of the book are measured by ``make book`` itself (:mod:`execute_notebooks`); experiments, as they stand, and
-the solutions of assignments are executed here, one thread each, two at a time.
+The pages of the book are measured by ``make book`` itself (:mod:`execute_notebooks`); the solutions of assignments are
+executed here, one thread each, two at a time. Of experiments each result says what its run took.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from execute_notebooks import COSTS, Execution, cores, notebooks
 from jupyter_cache import get_cache
 
 ROOT = Path(__file__).resolve().parents[1]
-APART = ("book/experiments/*.ipynb", "book/assignments/solutions/*.ipynb")  # not executed by `make book`
+APART = ("book/assignments/solutions/*.ipynb",)  # not executed by `make book`
 TIME = re.compile(r"(?s)\*\*Time\*\*.*?(?=\n\n|\Z)")
 MEMORY = re.compile(r"(?s)\s*\*\*Memory\*\*:.*\Z")
 
@@ -53,11 +53,10 @@ def executed(path: Path) -> dict:
     return _cost(time.time() - started, client.peak)
 
 
-def sentence(name: str, mebibytes: float) -> str:
+def sentence(mebibytes: float) -> str:
     """What a page says about memory: a tenth more than measured, rounded up to half a gigabyte."""
     most = math.ceil(1.1 * mebibytes * 2**20 / 5e8) / 2
-    stands = " as it stands" if name.startswith("book/experiments/") else ""
-    return f"**Memory**: under {most:g} GB on a CPU{stands}; a T4-class GPU (16 GB) has enough."
+    return f"**Memory**: under {most:g} GB on a CPU; a T4-class GPU (16 GB) has enough."
 
 
 def measured_as(name: str) -> str:
@@ -82,7 +81,7 @@ def stated(root: Path, costs: dict[str, dict]) -> dict[Path, str]:
         texts = [cell for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
         cell = next((cell for cell in texts if TIME.search("".join(cell["source"]))), None)
         if cell is not None and cost is not None:
-            text = with_memory("".join(cell["source"]), sentence(name, cost["peak_memory_mib"]))
+            text = with_memory("".join(cell["source"]), sentence(cost["peak_memory_mib"]))
             cell["source"] = text.splitlines(keepends=True) if isinstance(cell["source"], list) else text
             found[path] = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
     return found
