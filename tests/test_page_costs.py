@@ -58,7 +58,7 @@ def test_the_peak_is_that_of_the_kernel_and_outlives_what_held_it(tmp_path):
         sources = f"held = bytearray({mebibytes} << 20)", "del held"
         cells = [nbformat.v4.new_code_cell(source) for source in sources]
         notebook = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
-        client = execute_notebooks.Execution(notebook, timeout=60, resources={"metadata": {"path": tmp_path}})
+        client = execute_notebooks.Execution(notebook, tmp_path, timeout=60)
         client.execute()
         peaks.append(client.peak)
     assert 150 < peaks[1] - peaks[0] < 250

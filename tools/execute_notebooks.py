@@ -53,9 +53,14 @@ def peak_memory(process: int) -> float | None:
 
 
 class Execution(NotebookClient):
-    """Executes a notebook in place; then ``peak`` is the peak memory of its kernel in MiB."""
+    """Executes a notebook in place, whose cells stay as the cache knows them (without times), and whose kernel only
+    reports errors; then ``peak`` is the peak memory of its kernel in MiB."""
 
     peak: float | None = None
+
+    def __init__(self, notebook, folder: Path, **options):
+        super().__init__(notebook, resources={"metadata": {"path": folder}}, record_timing=False,
+                         extra_arguments=["--log-level=ERROR"], **options)
 
     async def async_execute_cell(self, *arguments, **options):
         done = await super().async_execute_cell(*arguments, **options)
@@ -79,9 +84,8 @@ def execute(root: Path, out: Path, environment: dict[str, str], jobs: int | None
                 return f"{path.relative_to(root)}: unchanged"
             except KeyError:
                 pass
-        client = Execution(notebook, timeout=settings.get("timeout", 30), resources={"metadata": {"path": path.parent}},
-                           allow_errors=settings.get("allow_errors", False), record_timing=False,
-                           extra_arguments=["--log-level=ERROR"])
+        client = Execution(notebook, path.parent, timeout=settings.get("timeout", 30),
+                           allow_errors=settings.get("allow_errors", False))
         try:
             client.execute()
         except (CellExecutionError, CellTimeoutError, DeadKernelError):

@@ -47,8 +47,7 @@ def executed(path: Path) -> dict:
     """Execute a notebook, keep nothing of it but its cost."""
     started = time.time()
     with tempfile.TemporaryDirectory() as empty:
-        client = Execution(nbformat.read(path, as_version=4), timeout=900, resources={"metadata": {"path": empty}},
-                           record_timing=False, extra_arguments=["--log-level=ERROR"])  # fmt: skip
+        client = Execution(nbformat.read(path, as_version=4), empty, timeout=900)
         client.execute()
     return _cost(time.time() - started, client.peak)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,17 @@ from ..models.matcher import Matcher
 from .metrics import RankMetrics, rank_metrics
 
 
+@contextmanager
+def eval_mode(matcher: Matcher):
+    """Inside, the matcher is in eval mode: scores of training mode depend on the batch, and change the matcher."""
+    was_training = matcher.training
+    matcher.eval()
+    try:
+        yield
+    finally:
+        matcher.train(was_training)
+
+
 @torch.inference_mode()
 def encode(matcher: Matcher, images: Tensor, prepare=None, *, batch_size: int = 64) -> Tensor:
     """Features of uint8 images [N, C, H, W], in batches, in eval mode, on the matcher's device.
@@ -27,13 +39,9 @@ def encode(matcher: Matcher, images: Tensor, prepare=None, *, batch_size: int = 
     if len(images) == 0:
         raise ValueError("there are no images to encode")
     device = next((p.device for p in matcher.parameters()), torch.device("cpu"))
-    was_training = matcher.training
-    matcher.eval()
     prepare = prepare or (lambda batch: batch.float())
-    try:
+    with eval_mode(matcher):
         return torch.cat([matcher.encode(prepare(batch.to(device))) for batch in images.split(batch_size)])
-    finally:
-        matcher.train(was_training)
 
 
 @torch.inference_mode()
@@ -44,12 +52,8 @@ def similarity(matcher: Matcher, queries: Tensor, gallery: Tensor, *, chunk: int
     """
     if len(queries) == 0 or len(gallery) == 0:
         raise ValueError(f"nothing to score: {len(queries)} queries, {len(gallery)} gallery images")
-    was_training = matcher.training
-    matcher.eval()
-    try:
+    with eval_mode(matcher):
         return torch.cat([matcher.score(queries, part).float().cpu() for part in gallery.split(chunk)], dim=1)
-    finally:
-        matcher.train(was_training)
 
 
 def evaluate(

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..models.matcher import Matcher
-from .search import VectorIndex
+from .search import VectorIndex, eval_mode
 
 MANIFEST, DTYPES = "gallery.json", ("float32", "float16")
 AGAIN = "call write_gallery with the same arguments again, it writes what is missing"
@@ -218,12 +218,9 @@ def _merge(best, scores, numbers, k):
 
 
 def _score(matcher, queries, rows):
-    """Scores [Q, G] on the CPU, in eval mode: those of training mode depend on the batch, and change the matcher."""
-    was_training = matcher.training
-    try:
-        scores = matcher.eval().score(queries, rows.float().to(queries.device)).double().cpu()
-    finally:
-        matcher.train(was_training)
+    """Scores [Q, G] on the CPU, in eval mode and in double precision."""
+    with eval_mode(matcher):
+        scores = matcher.score(queries, rows.float().to(queries.device)).double().cpu()
     if scores.isnan().any():
         raise ValueError(f"{type(matcher).__name__} gave scores that are not a number: they cannot be ranked")
     return scores
