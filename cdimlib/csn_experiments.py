@@ -225,15 +225,9 @@ def run_csn(
 
 def run_grid(runs: list[CSNRun], *, root=None, folder=None, work=None, progress: bool = True) -> list[dict]:
     """Every run that has no result yet, in order; results are written as they come, so a stopped grid resumes."""
-    done = []
-    for run in runs:
-        stub = {"paper": PAPER, "track": "scratch", "row": run.variant, "seed": run.seed, "budget": run.budget,
-                "data": {"name": run.benchmark}}
-        if results.is_done(results.path_of(stub, folder), run.settings, "give the run a label of its own"):
-            continue
-        result, _ = run_csn(run, root=root, work=work, progress=progress)
-        results.save(result, folder)
-        for leftover in Path(work).glob(f"{name_of(run)}-*") if work else ():
-            leftover.unlink()
-        done.append(result)
-    return done
+    def known(run):
+        return {"paper": PAPER, "track": "scratch", "row": run.variant, "seed": run.seed, "budget": run.budget,
+                "data": {"name": run.benchmark}, "config": run.settings}
+
+    return results.run_missing(runs, lambda run: [run_csn(run, root=root, work=work, progress=progress)[0]],
+                               known=known, leftovers=lambda run: f"{name_of(run)}-*", folder=folder, work=work)

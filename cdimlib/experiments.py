@@ -284,23 +284,17 @@ def run_grid(runs: list[SketchRun], *, root=None, folder: str | Path | None = No
 
     work: folder for the checkpoints of unfinished runs (deleted when a run is done).
     """
-    done = []
-    for run in runs:
-        name = run.benchmark
-        stub = {"paper": PAPER, "track": run.track, "row": run.row, "data": {"name": name}, "budget": run.budget,
-                "seed": run.seed}
-        path = results.path_of(stub, folder)
-        settings = {k: v for k, v in asdict(run).items() if k != "init"}
-        if results.is_done(path, settings, "give another folder, or move it away"):
-            continue
-        checkpoint = Path(work) / f"{path.stem}.pt" if work else None
-        result, _ = run_sketch(run, root=root, checkpoint=checkpoint, progress=progress)
-        results.save(result, folder)
-        for leftover in (checkpoint, checkpoint and checkpoint.with_suffix(".jsonl")):
-            if leftover:
-                leftover.unlink(missing_ok=True)
-        done.append(result)
-    return done
+    def known(run):
+        return {"paper": PAPER, "track": run.track, "row": run.row, "data": {"name": run.benchmark}, "seed": run.seed,
+                "budget": run.budget, "config": {k: v for k, v in asdict(run).items() if k != "init"}}
+
+    def execute(run):
+        checkpoint = Path(work) / f"{results.path_of(known(run)).stem}.pt" if work else None
+        return [run_sketch(run, root=root, checkpoint=checkpoint, progress=progress)[0]]
+
+    return results.run_missing(runs, execute, known=known, folder=folder, work=work,
+                               leftovers=lambda run: f"{results.path_of(known(run)).stem}.*",
+                               mend="give another folder, or move it away")
 
 
 @dataclass(frozen=True)

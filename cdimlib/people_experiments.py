@@ -23,7 +23,7 @@ from torch import nn
 from . import results
 from .data import Benchmark, load, option
 from .data.augment import PersonInput
-from .distributed import agree, encode, fit, once, resident_batches, settings, similarity, size
+from .distributed import encode, fit, once, resident_batches, settings, similarity, size
 from .identities import identity_objective, mask_objective
 from .models.fmn import FeatureMaskNet, GlobalPair, descriptor
 from .models.matcher import VectorMatcher
@@ -31,7 +31,7 @@ from .models.midlevel import PersonFusion
 from .models.residual import Backbone
 from .retrieval.protocols import judge, multi_query
 from .retrieval.reranking import k_reciprocal
-from .training import History, TrainConfig, is_first, pick_device, seed_everything
+from .training import History, TrainConfig, pick_device, seed_everything
 
 FUSION, MASK = "midlevel-fusion", "feature-mask-network"
 #: what can be trained: for mid-level fusion the maps to fuse, where "res4:" is every unit of stage 4 and "res5:-1" all
@@ -383,20 +383,12 @@ def run_grid(runs: list[PersonRun], *, root=None, folder=None, work=None, progre
 
     work: folder for checkpoints; a run's own is deleted when it is done, a global network's stays for others.
     """
-    done = []
-    for run in runs:
-        stub = {"paper": MASK if run.masked else FUSION, "track": run.track, "row": run.row, "seed": run.seed,
-                "data": {"name": run.benchmark}, "budget": run.budget()}
-        path = results.path_of(stub, folder)
-        if agree(is_first() and results.is_done(path, run.settings, "give the run a label of its own")):
-            continue
-        found, _ = run_person(run, root=root, work=work, progress=progress)
-        for result in found:
-            results.save(result, folder)
-        for leftover in Path(work).glob(f"{checkpoint_name(run)}-*") if work and is_first() else ():
-            leftover.unlink()
-        done += found
-    return done
+    def known(run):
+        return {"paper": MASK if run.masked else FUSION, "track": run.track, "row": run.row, "seed": run.seed,
+                "data": {"name": run.benchmark}, "budget": run.budget(), "config": run.settings}
+
+    return results.run_missing(runs, lambda run: run_person(run, root=root, work=work, progress=progress)[0],
+                               known=known, leftovers=lambda run: f"{checkpoint_name(run)}-*", folder=folder, work=work)
 
 
 def beside(paper: str, table: int, found: list[dict], benchmark: str) -> pd.DataFrame:

@@ -7,29 +7,30 @@ the cell with a semicolon, or nothing but the figure shows.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 RIGHT, WRONG = "#0b7d3e", "#c0392b"  # frames, beside the words "right" and "wrong" for those who see no difference
-FONT = 9
+STYLE = Path(__file__).with_name("book.mplstyle")
+FONT = 9  # points, as in STYLE
+#: seaborn's "colorblind"
+PALETTE = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9")
+INK = "#262626"
 
 
 def style() -> None:
     """The look of all figures: seaborn's theme and colour-blind palette, white paper, one font size."""
-    sns.set_theme(
-        style="whitegrid", palette="colorblind",
-        rc={
-            "figure.dpi": 110, "savefig.dpi": 110, "font.size": FONT, "axes.titlesize": FONT, "axes.labelsize": FONT,
-            "xtick.labelsize": FONT - 1, "ytick.labelsize": FONT - 1, "legend.fontsize": FONT - 1,
-            "figure.titlesize": FONT + 1, "figure.facecolor": "white", "savefig.facecolor": "white",
-            "axes.facecolor": "white", "axes.edgecolor": "0.6", "grid.color": "0.9",
-            "figure.constrained_layout.use": True,
-        },
-    )
+    plt.style.use(STYLE)
+
+
+def bare(figure: Figure, *sides: str) -> None:
+    """Take the frame's sides ("top", "right", "left", "bottom"; the first two by default) off all axes."""
+    for axes in figure.axes:
+        axes.spines[list(sides or ("top", "right"))].set_visible(False)
 
 
 def _picture(image) -> np.ndarray:
@@ -178,7 +179,7 @@ def bars(values: Mapping[str, float], *, xlabel: str, spread: Mapping[str, float
     names = list(values)
     numbers = [values[n] for n in names]
     error = [spread.get(n, 0) for n in names] if spread else None
-    drawn = axes.barh(names, numbers, xerr=error, color=sns.color_palette()[0], height=0.65)
+    drawn = axes.barh(names, numbers, xerr=error, color=PALETTE[0], height=0.65)
     axes.bar_label(drawn, fmt="%.1f", padding=3, fontsize=FONT - 1)
     axes.invert_yaxis()
     axes.set(xlabel=xlabel)
@@ -226,7 +227,7 @@ def gain_intervals(frame, *, title: str = "") -> Figure:
     longest = max(frame["data"].astype(str).str.len())
     axes = _axes(3.8 + 0.075 * longest, height=0.33 * len(frame) + 1.3)
     place = np.arange(len(frame))
-    blue, orange = sns.color_palette()[:2]
+    blue, orange = PALETTE[:2]
     error = np.abs(np.stack([frame["ours"] - frame["low"], frame["high"] - frame["ours"]]))
     axes.errorbar(frame["ours"], place, xerr=error, fmt="o", color=blue, capsize=4, label="ours, 95 % interval")
     if "paper" in frame:
@@ -243,6 +244,8 @@ def matrix(
     values, row_names: Sequence[str], column_names: Sequence[str], *, fmt: str = ".2f", title: str = ""
 ) -> Figure:
     """A small matrix as a heat map with its numbers, for instance similarities [Q, G]."""
+    import seaborn as sns  # here, since it takes seconds
+
     values = np.asarray(values)
     figure, axes = plt.subplots(figsize=(0.75 * values.shape[1] + 1.2, 0.45 * values.shape[0] + 0.9))
     sns.heatmap(values, annot=True, fmt=fmt, cmap="crest", cbar=False, linewidths=1, ax=axes,

@@ -7,12 +7,11 @@ from itertools import pairwise
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from . import results
 from .ladder import ROWS, TOWNS, K
-from .plots import FONT
+from .plots import FONT, INK, PALETTE
 
 PLACES = ("plaza", "campus", "plaza → campus", "campus → plaza")
 #: a figure's short words for the rungs, and the rung from which an arrow leads there
@@ -98,8 +97,8 @@ def means(frame: pd.DataFrame, metric: str = "acc@1") -> pd.DataFrame:
 
 def _style(rows) -> dict:
     """row -> colour and marker, the same in every figure."""
-    colours, marks = sns.color_palette("colorblind", 10), "oosDPv^<*X"
-    colours[8] = (0.15, 0.15, 0.15)  # its yellow is too pale for a mark
+    colours, marks = list(PALETTE), "oosDPv^<*X"
+    colours[8] = INK  # its yellow is too pale for a mark
     return {row: dict(color=colours[i], marker=marks[i]) for i, row in enumerate(ROWS) if row in rows}
 
 

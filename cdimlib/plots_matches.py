@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Rectangle
@@ -74,7 +73,7 @@ def memory_life(ages, *, labels: Sequence[str] | None = None) -> Figure:
     ages = np.asarray(ages).T  # [classes, steps]
     figure, axes = plt.subplots(figsize=(7.2, 0.8 + 0.11 * min(len(ages), 24)))
     shown = np.ma.masked_less(ages, 0)
-    drawn = axes.imshow(shown, aspect="auto", cmap="crest_r", interpolation="nearest")
+    drawn = axes.imshow(shown, aspect="auto", cmap="YlGnBu_r", interpolation="nearest")
     empty = np.ma.masked_where(ages >= 0, np.ones_like(ages))
     axes.imshow(empty, aspect="auto", cmap=ListedColormap(["0.88"]), interpolation="nearest")
     axes.set(xlabel="step", ylabel="class", yticks=range(len(labels)) if labels is not None else [])
@@ -94,5 +93,5 @@ def panels(
         plots.lines(x, lines, xlabel=name, ylabel=ylabel if n == 0 else "", spread=(spread or {}).get(name), axes=ax)
         if n and ax.get_legend():
             ax.get_legend().remove()
-    sns.despine(figure)
+    plots.bare(figure)
     return figure

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from . import report, results
-from .plots import FONT, _picture
+from .plots import FONT, PALETTE, _picture, bare
 
 #: paper -> (question that no row of the paper answers, row, control, data): experiments of this book
 CONTROLS = {
@@ -48,7 +47,7 @@ def _put(axes, image, x: float, y: float, height: float, name: str = "", width: 
 
 def _strip(axes, values, x: float, y: float, width: float, name: str) -> None:
     """A vector as a row of colours around height y."""
-    _put(axes, np.asarray(values, float)[None], x, y - 0.1, 0.2, name, width, cmap="crest", interpolation="nearest")
+    _put(axes, np.asarray(values, float)[None], x, y - 0.1, 0.2, name, width, cmap="YlGnBu", interpolation="nearest")
 
 
 def _box(axes, text: str, x: float, y: float, width: float = 0.95, height: float = 0.5) -> None:
@@ -134,7 +133,7 @@ def claim_lines(frame: pd.DataFrame) -> Figure:
     ends = frame[["low", "high", "printed"]]
     axes.set(xlim=(min(ends.min().min(), 0) - 2, ends.max().max() + 2), ylim=(len(frame) - 0.5, -0.8), yticks=[])
     for y, line in enumerate(frame.itertuples()):
-        colour = "0.3" if np.isnan(line.printed) else sns.color_palette("colorblind")[0]
+        colour = "0.3" if np.isnan(line.printed) else PALETTE[0]
         axes.plot([line.low, line.high], [y, y], color=colour, linewidth=1.6)
         axes.plot(line.ours, y, "s" if line.verdict == "reversed" else "o", color=colour, markeredgewidth=1.6,
                   markerfacecolor=colour if line.verdict == "holds" else "white", zorder=3)  # fmt: skip
@@ -146,7 +145,7 @@ def claim_lines(frame: pd.DataFrame) -> Figure:
         axes.annotate(line.verdict, (1, y), (4, 0), va="center", **words)
     axes.axvline(0, color="0.4", linewidth=1)
     axes.set_xlabel("points of acc.@1; dot: ours with 95 % interval, cross: printed in the paper")
-    sns.despine(figure, left=True)
+    bare(figure, "top", "right", "left")
     return figure
 
 

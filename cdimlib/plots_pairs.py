@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
-from .plots import FONT, _picture, _show
+from .plots import FONT, PALETTE, _picture, _show
 
 
 def number_grids(grids: Mapping[str, np.ndarray], *, signs: Sequence[str] = (), fmt: str = "g") -> Figure:
     """Small matrices with their numbers side by side, title -> [H, W]; ``signs`` stand between them ("*", "=")."""
+    import seaborn as sns  # here, since it takes seconds
+
     grids = {title: np.asarray(values, float) for title, values in grids.items()}
     widths, tall = [values.shape[1] for values in grids.values()], max(values.shape[0] for values in grids.values())
     figure, axes = plt.subplots(1, len(grids), figsize=(0.42 * sum(widths) + 0.5 * len(grids), 0.42 * tall + 0.5),
@@ -55,7 +56,7 @@ def windows(
         row[0].set_ylabel(name)
         for ax, image, places in zip(row, images, np.asarray(here), strict=False):
             _show(ax, image)
-            for k, (place, colour) in enumerate(zip(places, sns.color_palette("colorblind"), strict=False)):
+            for k, (place, colour) in enumerate(zip(places, PALETTE, strict=False)):
                 corners = window_corners(place, k, len(places)) * (width, height) - 0.5
                 style = {"linewidth": 2, "linestyle": ("-", "--", ":")[k % 3]}
                 ax.add_patch(Polygon(corners, closed=True, fill=False, edgecolor=colour, **style))

@@ -7,13 +7,12 @@ from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage, TextArea, VPacker
 from matplotlib.patches import Wedge
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
-from .plots import FONT, RIGHT, WRONG, _axes, _picture, _show
+from .plots import FONT, PALETTE, RIGHT, WRONG, _axes, _picture, _show
 
 QUIET = "#6b6b6b"  # what a rule takes out: grey, and its image is faded
 BADGES = {"match": RIGHT, "wrong": WRONG, "ignored": QUIET, "dropped": QUIET}  # by the first word; others are blue
@@ -56,7 +55,7 @@ def people_grid(
             continue
         badge = str(badges[number]) if badges is not None else ""
         word = badge.split(":")[0].split(" ")[0]
-        colour = BADGES.get(word, sns.color_palette("colorblind")[0])
+        colour = BADGES.get(word, PALETTE[0])
         caption = str(captions[number]) if captions is not None else None
         _show(ax, images[number], caption, colour if badge else None, 2.0)
         if word in FADED:
@@ -90,7 +89,7 @@ def town_map(place, cams=None, times=None, pictures: Sequence | None = None, *, 
     ax.text(low[0] - margin + 5, low[1] - margin + 8, "20 metres", fontsize=FONT - 1)
     for a, b in place.links:
         ax.plot(*spots[[a, b]].T, color="0.87", linewidth=5, solid_capstyle="round", zorder=1)
-    colour = sns.color_palette("colorblind")[0]
+    colour = PALETTE[0]
     for (a, _), (b, _) in pairwise(visits):
         arrow = {"arrowstyle": "-|>,head_width=0.35,head_length=0.6", "color": colour, "linewidth": 2.2}
         ax.annotate("", spots[b], spots[a], arrowprops={**arrow, "shrinkA": 7, "shrinkB": 7}, zorder=3)
@@ -133,13 +132,12 @@ def timeline(
     times, cams = np.asarray(times, float), np.asarray(cams)
     axes = axes or _axes(7.2, 0.34 * len(camera_names) + 1.0)
     axes.plot(times, cams, "|", color="0.6", markersize=9, markeredgewidth=0.8, zorder=1)
-    colours = sns.color_palette("colorblind", max(len(people or ()), 1))
     for k, (name, mine) in enumerate((people or {}).items()):
         mine = np.flatnonzero(mine) if np.asarray(mine).dtype == bool else np.asarray(mine)
         mine = mine[np.argsort(times[mine], kind="stable")]
         beside = 0.18 * (k - (len(people) - 1) / 2)  # companions would hide each other
-        style = {"marker": "osD^vPX*"[k % 8], "markersize": 4.5, "linewidth": 1.2, "color": colours[k], "label": name}
-        axes.plot(times[mine], cams[mine] + beside, **style)
+        style = {"marker": "osD^vPX*"[k % 8], "markersize": 4.5, "linewidth": 1.2, "color": PALETTE[k % len(PALETTE)]}
+        axes.plot(times[mine], cams[mine] + beside, label=name, **style)
     axes.set_yticks(range(len(camera_names)), camera_names)
     axes.set(ylim=(len(camera_names) - 0.5, -0.5), xlabel="time of day")
     steps, span = (60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400), np.ptp(axes.get_xlim())

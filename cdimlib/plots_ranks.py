@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import ConnectionPatch, FancyArrowPatch
 
-from .plots import FONT, RIGHT, WRONG, _picture
+from .plots import FONT, PALETTE, RIGHT, WRONG, _picture
 
 QUERY = "#0173b2"
 
@@ -97,7 +96,7 @@ def lift_timeline(
     pivots = gallery_times[[g for _, g in links]]
     x = np.linspace(*below.get_xlim(), 600)
     p = np.exp(-((x[:, None] - pivots) ** 2) / (2 * sigma**2)).mean(axis=1)  # [600, P] -> [600]
-    orange = sns.color_palette("colorblind")[1]
+    orange = PALETTE[1]
     below.fill_between(x, -0.75, -0.75 + 1.7 * p, color=orange, alpha=0.3, linewidth=0, zorder=0)
     below.set_yticks([-0.75, 0.1, 0.95], ["0", "0.5", "1"])
     below.set_ylabel("p, orange area")

@@ -6,18 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from .plots import FONT
+from .plots import FONT, INK, PALETTE
 
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (3, 1)))
 
 
 def _style(number: int) -> dict:
-    colours = sns.color_palette("colorblind", 10)
-    colours[8] = (0.15, 0.15, 0.15)  # its yellow is too pale for a line
+    colours = list(PALETTE)
+    colours[8] = INK  # its yellow is too pale for a line
     return {"color": colours[number % 10], "marker": "osD^vPX*<>"[number % 10]}
 
 

@@ -20,11 +20,11 @@ from . import distributed as dd
 from . import results
 from .data import Benchmark, load, option
 from .data.augment import IMAGENET_MEAN, IMAGENET_STD, PersonInput, random_block
-from .distributed import agree, encode, fit, once, resident_batches, settings, similarity
+from .distributed import encode, fit, once, resident_batches, settings, similarity
 from .models.qaconv import Classifier, ClassMemory, PooledMaps, QAConv
 from .retrieval import k_reciprocal, temporal_lift
 from .retrieval.protocols import judge
-from .training import History, TrainConfig, is_first, pick_device, seed_everything
+from .training import History, TrainConfig, pick_device, seed_everything
 
 PAPER = "qaconv-tlift"
 #: what can be trained, and the name of each in Table 2
@@ -263,15 +263,7 @@ def run_grid(runs: list[MatchRun], *, root=None, folder=None, work=None, progres
 
     work: folder for checkpoints; a run's own is deleted when it is done.
     """
-    done = []
-    for run in runs:
-        path = results.path_of({**run.result, "data": {"name": run.benchmark}}, folder)
-        if agree(is_first() and results.is_done(path, asdict(run), "give the run a label of its own")):
-            continue
-        found, _ = run_match(run, root=root, work=work, progress=progress)
-        for result in found[::-1]:  # the plain row, by which a run counts as done, comes last
-            results.save(result, folder)
-        for leftover in Path(work).glob(f"{run.checkpoint}-*") if work and is_first() else ():
-            leftover.unlink()
-        done += found
-    return done
+    return results.run_missing(  # the plain row, by which a run counts as done, is written last
+        runs, lambda run: run_match(run, root=root, work=work, progress=progress)[0][::-1],
+        known=lambda run: {**run.result, "data": {"name": run.benchmark}}, leftovers=lambda run: f"{run.checkpoint}-*",
+        folder=folder, work=work)

@@ -11,6 +11,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +20,8 @@ import pandas as pd
 import torch
 
 from . import __version__
-from .training import save_atomically
+from .distributed import agree
+from .training import is_first, save_atomically
 
 #: the checkout's data/ folder; an installed library carries a copy of the tables and results as cdimlib/shipped
 _CHECKOUT = Path(__file__).resolve().parent.parent / "data"
@@ -83,6 +85,31 @@ def is_done(path: Path, settings: dict, mend: str) -> bool:
     if other := {name: value for name, value in settings.items() if stored.get(name) != value}:
         raise ValueError(f"{path} was run with other settings than {other}: {mend}")
     return True
+
+
+def run_missing(
+    runs: Iterable, execute: Callable[..., list[dict]], *, known: Callable[..., dict], folder: str | Path | None,
+    work: str | Path | None = None, leftovers: Callable[..., str] | None = None,
+    mend: str = "give the run a label of its own",
+) -> list[dict]:
+    """Execute every run that has no result yet, in order; results are written as they come, so a stopped grid resumes.
+
+    execute: a run -> its results, of which the one by which it counts as done comes last; known: a run -> the fields
+    that name that result's file, and its ``config``; work, leftovers: a folder, and a run -> a pattern for its
+    checkpoints there, deleted when it is done; mend: what to do about a result of other settings under the same name.
+    """
+    done = []
+    for run in runs:
+        stub = known(run)
+        if agree(is_first() and is_done(path_of(stub, folder), stub["config"], mend)):
+            continue
+        found = execute(run)
+        for result in found:
+            save(result, folder)
+        for leftover in Path(work).glob(leftovers(run)) if work and leftovers and is_first() else ():
+            leftover.unlink()
+        done += found
+    return done
 
 
 def save(result: dict, folder: str | Path | None = None) -> Path:
@@ -195,11 +222,13 @@ def gain(
     rng = np.random.default_rng(seed)
     s = rng.integers(len(pairs), size=(samples, len(pairs)))
     q = rng.integers(len(difference[0]), size=(samples, len(difference[0])))
-    means = np.array([
-        np.concatenate([difference[n][q[i] if same else rng.integers(len(difference[n]), size=len(difference[n]))]
-                        for n in s[i]]).mean()
-        for i in range(samples)
-    ])  # fmt: skip
+    if same:
+        drawn = (s[:, :, None] == np.arange(len(pairs))).mean(axis=1)  # samples x seeds: share of each in a sample
+        means = np.take_along_axis(drawn @ np.stack(difference), q, axis=1).mean(axis=1)
+    else:
+        means = np.array([
+            np.concatenate([rng.choice(difference[n], len(difference[n])) for n in s[i]]).mean() for i in range(samples)
+        ])
     low, high = np.percentile(means, [2.5, 97.5])
     return 100 * float(np.concatenate(difference).mean()), 100 * float(low), 100 * float(high)
 

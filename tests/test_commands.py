@@ -345,3 +345,28 @@ def test_notebooks_are_checked_side_by_side_and_a_failure_is_shown(tmp_path, cap
     with pytest.raises(SystemExit):
         check_notebooks.main([str(tmp_path / "gone.ipynb")])
     assert "there is no" in capsys.readouterr().err
+
+
+def test_what_a_check_put_out_is_rendered_without_another_execution(sources, monkeypatch, capsys):
+    """Pictures, values and streams of a sound notebook go into the book's cache; nothing of a failing one does."""
+    (sources / "_config.yml").write_text(MINI_CONFIG)
+    (sources / "pyproject.toml").write_text("")
+    (sources / "_toc.yml").write_text("format: jb-book\nroot: sound\nchapters: [{file: broken}]\n")
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    count = "import pathlib; p = pathlib.Path('ran'); p.write_text((p.read_text() if p.exists() else '') + 'x')"
+    drawing = "import matplotlib.pyplot as plt; print('said'); plt.plot([1, 2]); plt.show(); 6 * 7"
+    for name, cells in {"sound": [count, drawing], "broken": ["print('half')", "1 / 0"]}.items():
+        cells = [nbformat.v4.new_markdown_cell("# Title"), *map(nbformat.v4.new_code_cell, cells)]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), sources / f"{name}.ipynb")
+    for module in (check_notebooks, build_book):
+        monkeypatch.setattr(module, "ROOT", sources)
+    monkeypatch.setenv("CDIM_PROFILE", "smoke")
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    paths = [str(sources / f"{name}.ipynb") for name in ("sound", "broken")]
+    assert check_notebooks.main([*paths, "--book", str(sources)]) == 1
+    assert build_book.build(sources, sources, "smoke") != 0  # the broken one is executed again, and fails
+    said = capsys.readouterr().out
+    assert "sound.ipynb: unchanged" in said and "broken.ipynb: FAILED" in said
+    page = (sources / "_build" / "html" / "sound.html").read_text()
+    assert "said" in page and ">42<" in page.replace("\n", "") and "_images/" in page
+    assert (sources / "ran").read_text() == "x"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -31,6 +34,28 @@ def test_style_is_white_and_readable_by_the_colour_blind():
     figure, axes = plt.subplots()
     assert to_hex(figure.get_facecolor()) == "#ffffff" and figure.dpi == 110
     assert to_hex(axes.plot([1, 2])[0].get_color()) == "#0173b2"  # seaborn's "colorblind"
+
+
+def test_the_style_file_is_seaborns_theme_but_for_what_it_calls_ours():
+    import seaborn as sns
+
+    assert list(plots.PALETTE) == sns.color_palette("colorblind").as_hex()
+    ours = {line.split(":")[0] for line in plots.STYLE.read_text().split("# ours")[1].splitlines()[1:]}
+    with plt.rc_context():
+        plt.rcdefaults()
+        plots.style()
+        got = dict(plt.rcParams)
+        plt.rcdefaults()
+        sns.set_theme(style="whitegrid", palette="colorblind")
+        assert {name for name, value in plt.rcParams.items() if value != got[name]} <= ours | {"axes.prop_cycle"}
+    assert [to_hex(c) for c in got["axes.prop_cycle"].by_key()["color"]] == list(plots.PALETTE)
+    assert ours <= got.keys() and got["font.size"] == plots.FONT
+
+
+def test_opening_a_notebook_does_not_wait_for_seaborn():
+    told = "import sys, cdimlib; cdimlib.start(); print(sorted({'seaborn', 'pandas'} & set(sys.modules)))"
+    said = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines()[-1] == "[]"
 
 
 def test_image_grid():

@@ -64,8 +64,7 @@ def build(root: Path, out: Path, profile: str) -> int:
     """Run jupyter-book; returns its exit status, which is not 0 after any warning or failing cell."""
     current = drop_stale(out, cache_key(root, profile))
     print(f"Building the book in the {profile} profile" + ("" if current else ": every page is executed"), flush=True)
-    environment = {**os.environ, "CDIM_PROFILE": profile, "PYTHONUNBUFFERED": "1"}
-    environment.pop("MPLBACKEND", None)  # a kernel draws into the page only where this is not set
+    environment = {**execute_notebooks.without_backend(os.environ), "CDIM_PROFILE": profile, "PYTHONUNBUFFERED": "1"}
     program = "from jupyter_book.cli.main import main; main()"  # the package has no __main__
     command = [sys.executable, "-c", program, "build", str(root), "--path-output", str(out), "-W", "--keep-going"]
     started, done = time.time(), threading.Event()

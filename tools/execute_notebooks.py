@@ -32,15 +32,41 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def side_by_side() -> int:
+    """How many notebooks are executed at a time."""
+    return min(4, cores())
+
+
+def longest_first(root: Path, paths: list[Path]) -> list[Path]:
+    """Notebooks, the longest to run first, so that none is left alone at the end; those that have not been measured are
+    taken by the size of their files, before the others."""
+    costs = json.loads((root / COSTS).read_text(encoding="utf8"))["pages"] if (root / COSTS).is_file() else {}
+    seconds = {root / name: cost["seconds"] for name, cost in costs.items() if "seconds" in cost}
+    return sorted(paths, key=lambda path: (-seconds.get(path, float("inf")), -path.stat().st_size))
+
+
 def notebooks(root: Path, config: dict) -> list[Path]:
-    """The notebooks of the table of contents that are executed, the longest to run first, so that none is left alone at
-    the end; those that have not been measured are taken by the size of their files, before the others."""
+    """The notebooks of the table of contents that are executed, the longest to run first."""
     excluded = config.get("execute", {}).get("exclude_patterns", [])
     names = [f"{name.removesuffix('.ipynb')}.ipynb" for name in toc_entries(root)]
     names = [n for n in names if (root / n).is_file() and not any(fnmatch.fnmatch(n, pattern) for pattern in excluded)]
-    costs = json.loads((root / COSTS).read_text(encoding="utf8"))["pages"] if (root / COSTS).is_file() else {}
-    seconds = {name: costs[name]["seconds"] if name in costs else float("inf") for name in names}
-    return [root / n for n in sorted(names, key=lambda name: (-seconds[name], -(root / name).stat().st_size))]
+    return longest_first(root, [root / name for name in names])
+
+
+def without_backend(environment) -> dict[str, str]:
+    """An environment for kernels: one draws into the page only where MPLBACKEND is not set."""
+    return {name: value for name, value in environment.items() if name != "MPLBACKEND"}
+
+
+def open_cache(out: Path):
+    """The cache that a book built below ``out`` is rendered from."""
+    return get_cache(str(out / "_build" / ".jupyter_cache"))
+
+
+def keep(cache, path: Path, notebook, seconds: float, peak: float | None = None) -> None:
+    """Put an executed notebook into the cache, with its seconds and the peak memory of its kernel in MiB."""
+    data = {"execution_seconds": seconds, "peak_memory_mib": peak}
+    cache.cache_notebook_bundle(CacheBundleIn(notebook, str(path), data=data), check_validity=False, overwrite=True)
 
 
 def peak_memory(process: int) -> float | None:
@@ -71,9 +97,9 @@ class Execution(NotebookClient):
 def execute(root: Path, out: Path, environment: dict[str, str], jobs: int | None = None) -> list[Path]:
     """Execute what the cache below ``out`` does not hold yet -> the notebooks that failed."""
     config = yaml.safe_load((root / "_config.yml").read_text()) or {}
-    settings, cache, lock = config.get("execute", {}), get_cache(str(out / "_build" / ".jupyter_cache")), Lock()
-    jobs = jobs or min(4, cores())
-    environment = {**environment, "OMP_NUM_THREADS": str(max(1, cores() // jobs))}
+    settings, cache, lock = config.get("execute", {}), open_cache(out), Lock()
+    jobs = jobs or side_by_side()
+    environment = {**without_backend(environment), "OMP_NUM_THREADS": str(max(1, cores() // jobs))}
     failed = []
 
     def one(path: Path) -> str:
@@ -92,10 +118,8 @@ def execute(root: Path, out: Path, environment: dict[str, str], jobs: int | None
             failed.append(path)
             return f"{path.relative_to(root)}: FAILED after {time.time() - started:.0f} s"
         seconds = time.time() - started
-        data = {"execution_seconds": seconds, "peak_memory_mib": client.peak}
         with lock:
-            cache.cache_notebook_bundle(CacheBundleIn(notebook, str(path), data=data),
-                                        check_validity=False, overwrite=True)
+            keep(cache, path, notebook, seconds, client.peak)
         used = f", {client.peak / 1024:.1f} GiB" if client.peak else ""
         return f"{path.relative_to(root)}: executed in {seconds:.0f} s{used}"
 

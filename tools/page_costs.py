@@ -1,12 +1,14 @@
 """Seconds and memory of every page: ``make costs`` executes what ``make book`` does not hold, and writes them down.
 
 data/results/PAGES.json gets what was measured; the sentence about memory behind every page's **Time** follows from it.
-The pages of the book are measured by ``make book`` itself (:mod:`execute_notebooks`); the solutions of assignments are
-executed here, one thread each, two at a time. Of experiments each result says what its run took.
+The pages of the book are measured by ``make book`` itself (:mod:`execute_notebooks`); the solutions of assignments, and
+experiments with the parameters as they stand, are executed here, one thread each, two at a time. How long an experiment
+takes depends on its parameters: of that each result tells. With names of notebooks, those alone are measured.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -20,11 +22,13 @@ from pathlib import Path
 
 import nbformat
 import yaml
-from execute_notebooks import COSTS, Execution, cores, notebooks
-from jupyter_cache import get_cache
+from execute_notebooks import COSTS, Execution, cores, notebooks, open_cache
+
+from cdimlib.training import save_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
-APART = ("book/assignments/solutions/*.ipynb",)  # not executed by `make book`
+EXPERIMENTS = "book/experiments/"
+APART = ("book/assignments/solutions/*.ipynb", f"{EXPERIMENTS}*.ipynb")  # not executed by `make book`
 TIME = re.compile(r"(?s)\*\*Time\*\*.*?(?=\n\n|\Z)")
 MEMORY = re.compile(r"(?s)\s*\*\*Memory\*\*:.*\Z")
 
@@ -32,7 +36,7 @@ MEMORY = re.compile(r"(?s)\s*\*\*Memory\*\*:.*\Z")
 def from_cache(root: Path, out: Path) -> dict[str, dict]:
     """page -> seconds and MiB, of the pages in the cache of a book built below ``out``."""
     costs = {}
-    for record in get_cache(str(out / "_build" / ".jupyter_cache")).list_cache_records():
+    for record in open_cache(out).list_cache_records():
         if record.data.get("peak_memory_mib"):
             name = Path(record.uri).resolve().relative_to(root).as_posix()
             costs[name] = _cost(record.data["execution_seconds"], record.data["peak_memory_mib"])
@@ -52,9 +56,11 @@ def executed(path: Path) -> dict:
     return _cost(time.time() - started, client.peak)
 
 
-def sentence(mebibytes: float) -> str:
+def sentence(mebibytes: float, name: str = "") -> str:
     """What a page says about memory: a tenth more than measured, rounded up to half a gigabyte."""
     most = math.ceil(1.1 * mebibytes * 2**20 / 5e8) / 2
+    if name.startswith(EXPERIMENTS):
+        return f"**Memory**: as it stands, on toy data, under {most:g} GB on a CPU; larger runs need more."
     return f"**Memory**: under {most:g} GB on a CPU; a T4-class GPU (16 GB) has enough."
 
 
@@ -80,32 +86,38 @@ def stated(root: Path, costs: dict[str, dict]) -> dict[Path, str]:
         texts = [cell for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
         cell = next((cell for cell in texts if TIME.search("".join(cell["source"]))), None)
         if cell is not None and cost is not None:
-            text = with_memory("".join(cell["source"]), sentence(cost["peak_memory_mib"]))
+            text = with_memory("".join(cell["source"]), sentence(cost["peak_memory_mib"], name))
             cell["source"] = text.splitlines(keepends=True) if isinstance(cell["source"], list) else text
             found[path] = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
     return found
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebooks", nargs="*", type=Path, help="measure these alone, keep what is known of the others")
+    apart = [path.resolve() for path in parser.parse_args(arguments).notebooks]
     os.environ.setdefault("CDIM_PROFILE", "demo")
     os.environ["OMP_NUM_THREADS"] = "1"
-    costs = from_cache(ROOT, ROOT)
-    if not costs:
+    if apart:
+        costs = json.loads((ROOT / COSTS).read_text(encoding="utf8"))["pages"]
+    elif costs := from_cache(ROOT, ROOT):
+        pages = notebooks(ROOT, yaml.safe_load((ROOT / "_config.yml").read_text()))
+        apart = [path for path in pages if path.relative_to(ROOT).as_posix() not in costs]
+        apart += [path for pattern in APART for path in sorted(ROOT.glob(pattern))]
+    else:
         print("There is no book yet: run 'make book' first", file=sys.stderr)
         return 1
-    pages = notebooks(ROOT, yaml.safe_load((ROOT / "_config.yml").read_text()))
-    apart = [path for path in pages if path.relative_to(ROOT).as_posix() not in costs]
-    apart += [path for pattern in APART for path in sorted(ROOT.glob(pattern))]
     with ThreadPoolExecutor(min(2, cores())) as pool:
         for path, cost in zip(apart, pool.map(executed, apart)):
             name = path.relative_to(ROOT).as_posix()
-            costs[name] = cost
             print(f"{name}: {cost['seconds']} s, {cost['peak_memory_mib']} MiB", flush=True)
+            if name.startswith(EXPERIMENTS):
+                del cost["seconds"]
+            costs[name] = cost
     machine = f"{platform.system()} {platform.machine()}, {cores()} cores, a page on each"
     written = {"machine": machine, "profile": os.environ["CDIM_PROFILE"], "pages": dict(sorted(costs.items()))}
-    (ROOT / COSTS).write_text(json.dumps(written, indent=1) + "\n", encoding="utf8")
-    for path, text in stated(ROOT, costs).items():
-        path.write_text(text, encoding="utf8")
+    for path, text in {ROOT / COSTS: json.dumps(written, indent=1) + "\n", **stated(ROOT, costs)}.items():
+        save_atomically(path, lambda part, text=text: part.write_text(text, encoding="utf8"))
     print(f"wrote {COSTS} and the pages' sentences about memory")
     return 0
 
