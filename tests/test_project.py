@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shutil
 import subprocess
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+import cdimlib
 
 #: what a package is called on conda-forge, where that differs
 CONDA_NAMES = {"pytorch": "torch"}
@@ -165,3 +169,18 @@ def test_vendored_mathjax_is_complete(root):
         assert (folder / f"{path}.js").is_file(), f"{component} is not in {folder}"
     # the formula scripts must not lie below _static, where Jupyter Book would add each of them to every page
     assert [path.name for path in (root / "_static").rglob("*.js")] == ["book.js"]
+
+
+def test_no_page_of_the_reference_repeats_torchs_advice_on_forward():
+    """A ``forward`` without a docstring inherits torch's, which says nothing about ours."""
+    from torch import nn
+
+    silent = []
+    for path in sorted(Path(cdimlib.__file__).parent.rglob("*.py")):
+        name = ".".join(path.relative_to(Path(cdimlib.__file__).parent.parent).with_suffix("").parts)
+        module = importlib.import_module(name.removesuffix(".__init__"))
+        for kind in vars(module).values():
+            if isinstance(kind, type) and issubclass(kind, nn.Module) and kind.__module__ == module.__name__:
+                public = "forward" in vars(kind) and not kind.__name__.startswith("_")
+                silent += [f"{name}.{kind.__name__}"] if public and not kind.forward.__doc__ else []
+    assert silent == []

@@ -105,4 +105,5 @@ class Halve(nn.Module):
     """:func:`halve` as a layer."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps [N, C, H, W] -> [N, C, H / 2, W / 2], odd sides rounded up."""
         return halve(x)

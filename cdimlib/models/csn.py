@@ -68,6 +68,7 @@ class RankingNet(nn.Module):
         self.linear = nn.Linear(CHANNELS * len(levels), 256)
 
     def forward(self, parts: dict[int, Tensor]) -> Tensor:
+        """{level: its attended parts [N, K, C, f, f]} -> features [N, 256] of unit length."""
         means = []
         for level, part in parts.items():  # [N, K, C, f, f]
             x = self.first[str(level)](part.flatten(0, 1)).unflatten(0, part.shape[:2])  # [N, K, C, g, g]

@@ -27,6 +27,7 @@ class SpatialAttention(nn.Module):
         self.logits = nn.Conv2d(channels, 1, 1)
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps [N, C, h, w] -> (attended maps of that shape, the mask [N, 1, h, w], whose cells add up to 1)."""
         logits = self.logits(F.relu(self.hidden(maps)))  # [N, 1, h, w]
         mask = logits.flatten(2).softmax(dim=2).view_as(logits)
         return maps + mask * maps, mask

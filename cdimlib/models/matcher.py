@@ -20,6 +20,7 @@ class Matcher(nn.Module):
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
+        """Images [N, C, H, W] -> features, as :meth:`encode`."""
         return self.encode(images)
 
 

@@ -35,6 +35,7 @@ class LocalMaps(nn.Module):
         self.shape = (channels, *self.backbone.shapes(self.pixels)[tap][1:])
 
     def forward(self, images: Tensor) -> Tensor:
+        """Images [N, 3, H, W] of ``pixels`` -> local features [N, channels, h, w], of any length."""
         maps = self.bn(self.neck(self.backbone(images)[self.tap])).float()
         if maps.shape[1:] != self.shape:
             raise ValueError(
@@ -279,6 +280,7 @@ class ClassMemory(nn.Module):
         self.register_buffer("written", torch.zeros(classes, dtype=torch.bool))
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Images [N, 3, H, W] and their classes [N] -> the loss, a scalar; then the memory is written."""
         features = self.matcher.encode(images)
         loss = self.loss(features, labels)
         self.write(features, labels)
@@ -320,6 +322,7 @@ class Classifier(nn.Module):
         self.register_buffer("centers", torch.zeros(classes, matcher.shape[0]))
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Images [N, 3, H, W] and their identities [N] -> the loss, a scalar; in training mode centres move."""
         _check_labels(labels, len(self.centers))
         features = self.matcher.encode(images)
         loss, offsets = F.cross_entropy(self.linear(features), labels), features - self.centers[labels]

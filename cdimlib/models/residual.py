@@ -90,6 +90,7 @@ class Backbone(nn.Module):
         return out
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Images [N, 3, H, W] -> {tap: maps [N, C, h, w]}, as :meth:`stages`."""
         return self.stages(images)
 
     def channels(self, tap: str) -> int:

@@ -78,6 +78,7 @@ class SketchANet(nn.Module):
         return F.relu(self.bn_fc6(self.fc6(self.dropout(pool5.flatten(1)))))  # [N, 256 * h * w] -> [N, 512]
 
     def forward(self, images: Tensor) -> Tensor:
+        """Images [N, 1, H, W] -> the output of fc7, [N, 256]."""
         return self.stages(images, keep=())["fc7"]
 
 

@@ -87,6 +87,7 @@ class PartSTN(nn.Module):
             linear.bias.copy_(torch.tensor([2 * INITIAL_SCALE - 1, 0.0, 0.0]).repeat(2).atanh())
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps [N, C, h, w] -> (the windows [N, C, size, size], their transforms [N, 2, 3])."""
         transform = bounded_transform(self.localise(maps).float())
         return sample(maps, transform, self.size), transform
 
@@ -103,6 +104,7 @@ class CentreCrop(nn.Module):
         self.size = size
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps [N, C, h, w] -> (the windows [N, C, size, size], their transforms [N, 2, 3], the same for all)."""
         (height, width), size = maps.shape[-2:], self.size
         top, left = (height - size) // 2, (width - size) // 2
         rows = [[size / width, 0, (2 * left + size) / width - 1], [0, size / height, (2 * top + size) / height - 1]]
