@@ -14,7 +14,7 @@ SIDE_BY_SIDE ?= -n auto
 PORT ?= 8000
 P ?=
 
-.PHONY: help install book test test-library test-notebooks test-book smoke-book serve lint bench full grid index costs colab print rehost clean
+.PHONY: help install book test test-library test-notebooks test-book smoke-book serve lint bench full grid index costs colab print release rehost clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,10 @@ colab: $(STAMP) ## every notebook in a look-alike of Colab (NB=... for some of t
 print: $(STAMP) ## the rendered book as one PDF, _build/book.pdf (needs Chromium)
 	@test -f _build/html/index.html || { echo "There is no book yet: run 'make book' first" >&2; exit 1; }
 	@$(PY) tools/print_book.py
+
+release: ## set version and tag everywhere, also in the first cell of every notebook: VERSION=0.2.0
+	@test -n "$(VERSION)" || { echo "Which version? make release VERSION=0.2.0" >&2; exit 2; }
+	@$(PYTHON) tools/release.py "$(VERSION)"
 
 rehost: ## another repository address everywhere: URL=https://github.com/owner/name
 	@test -n "$(URL)" || { echo "Which address? make rehost URL=https://github.com/owner/name" >&2; exit 2; }

@@ -9,7 +9,7 @@ from pathlib import Path
 import colab_check
 import nbformat
 import pytest
-from first_cell import first_cell, repository
+from first_cell import canonical
 
 missing = [name for name in ("pip", "setuptools") if importlib.util.find_spec(name) is None]
 missing += ["git"] * (shutil.which("git") is None)
@@ -44,7 +44,7 @@ def write(path: Path, *cells: str) -> Path:
 
 def test_a_failing_notebook_is_reported(colab, tmp_path):
     """With what it says; and a page that wants a package that Colab does not bring fails here too."""
-    (found,) = colab.run(write(tmp_path / "page.ipynb", first_cell(repository()), "import papermill"))
+    (found,) = colab.run(write(tmp_path / "page.ipynb", canonical(), "import papermill"))
     assert "page.ipynb fails there" in found and "No module named 'papermill'" in found
 
 

@@ -15,8 +15,10 @@ import execute_notebooks
 import nbformat
 import pytest
 import rehost
+import release
 import run_notebook
 from first_cell import TEMPLATE, first_cell, repository
+from first_cell import release as first_cell_release
 
 NEW = "https://example.org/someone/fork.of-it"
 
@@ -94,7 +96,7 @@ def test_a_full_run_leaves_the_source_alone(experiment, tmp_path, monkeypatch):
 
 
 def test_make_full_and_make_rehost_ask_for_what_they_need(root):
-    for target, words in (("full", "NB="), ("rehost", "URL=")):
+    for target, words in (("full", "NB="), ("rehost", "URL="), ("release", "VERSION=")):
         answer = make(root, target)
         assert answer.returncode != 0 and words in answer.stderr
 
@@ -105,7 +107,8 @@ def test_make_full_and_make_rehost_ask_for_what_they_need(root):
 @pytest.fixture
 def copy(root, tmp_path) -> Path:
     """The files in which the repository's address stands, and two notebooks."""
-    for name in ("pyproject.toml", "_config.yml", "CITATION.cff", "README.md"):
+    for name in ("pyproject.toml", "_config.yml", "CITATION.cff", "README.md", "cdimlib/__init__.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(root / name, tmp_path / name)
     (tmp_path / "book" / "deep").mkdir(parents=True)
     url = repository(root)
@@ -162,6 +165,28 @@ def test_the_first_cell_runs(monkeypatch):
     plain = first_cell(NEW).replace("    %pip", "    #")
     compile(plain, "first cell", "exec")
     assert f'"git+{NEW}"' in first_cell(NEW)
+
+
+def test_a_release_sets_version_and_tag_everywhere_and_a_move_keeps_them(copy, root):
+    assert "git tag v99.1.0" in release.steps("99.1.0")
+    changed = {path.relative_to(copy).as_posix() for path in release.set_release("99.1.0", copy)}
+    library, pages = copy / "cdimlib/__init__.py", {"book/page.ipynb", "book/deep/page.ipynb"}
+    assert changed == {"pyproject.toml", "CITATION.cff", "cdimlib/__init__.py", *pages}
+    assert first_cell_release(copy) == "v99.1.0" and '__version__ = "99.1.0"' in library.read_text()
+    assert "version: 99.1.0\ndate-released: " in (copy / "CITATION.cff").read_text()
+    rehost.rehost(NEW, copy)
+    cells = nbformat.read(copy / "book" / "page.ipynb", as_version=4).cells
+    assert f'"git+{NEW}@v99.1.0"' in cells[1].source and NEW in (copy / "CITATION.cff").read_text()
+    release.set_release("99.1.1", copy)
+    assert (copy / "CITATION.cff").read_text().count("date-released") == 1
+
+
+@pytest.mark.parametrize(("version", "words"), [("1.2", "like 0.2.0"), ("v1.2.3", "like 0.2.0"), ("0.0.1", "older")])
+def test_a_release_refuses_what_is_no_newer_version(version, words, copy):
+    before = {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}
+    with pytest.raises(ValueError, match=words):
+        release.set_release(version, copy)
+    assert {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()} == before
 
 
 # ---------------------------------------------------------------------------------------------------- make book
@@ -279,7 +304,7 @@ def test_the_longest_page_is_executed_first(sources):
 def test_help_lists_every_target(root):
     answer = make(root, "help")
     assert answer.returncode == 0
-    for target in ("book", "test", "serve", "lint", "bench", "full", "rehost"):
+    for target in ("book", "test", "serve", "lint", "bench", "full", "release", "rehost"):
         assert f"make {target} " in answer.stdout
 
 
@@ -327,7 +352,8 @@ def test_notebooks_survive_a_rewrite_unchanged(root):
         if {"runs", ".ipynb_checkpoints"} & set(path.relative_to(root).parts):
             continue
         text = path.read_text(encoding="utf8")
-        assert json.loads(rehost.rehosted_notebook(text, repository(root), repository(root))) == json.loads(text), path
+        again = rehost.rehosted_notebook(text, repository(root), repository(root), first_cell_release(root))
+        assert json.loads(again) == json.loads(text), path
 
 
 def test_notebooks_are_checked_side_by_side_and_a_failure_is_shown(tmp_path, capsys):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from first_cell import first_cell, repository
+from first_cell import canonical
 
 import cdimlib.models
 from cdimlib import results
@@ -120,7 +120,7 @@ def test_both_pages_pass_the_checks_of_the_book(project):
     """The two notebooks with their frame, in a table of contents: every check of the book that needs no other page."""
     code, text = nbformat.v4.new_code_cell, nbformat.v4.new_markdown_cell
     parameters, *others = CELLS.values()
-    first = [text("# Stripes\n\n**You will be able to** see them."), code(first_cell(repository(ROOT))), text("Now.")]
+    first = [text("# Stripes\n\n**You will be able to** see them."), code(canonical(ROOT)), text("Now.")]
     middle = [code(parameters, metadata={"tags": ["parameters"]})]
     for source in others:
         middle += [text("Go on."), code(source.rstrip("\n"))]

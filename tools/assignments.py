@@ -22,7 +22,7 @@ from pathlib import Path
 
 import nbformat
 import yaml
-from first_cell import ROOT, first_cell, repository
+from first_cell import ROOT, canonical
 
 FOLDER = Path("book/assignments")
 REGION = re.compile(r"(?ms)^([ \t]*)# BEGIN SOLUTION\n(.*?)^[ \t]*# END SOLUTION[ \t]*(?:\n|\Z)")
@@ -189,7 +189,7 @@ def notebook(path: Path, version: str) -> str:
             cell.metadata["nbgrader"] = {**locked(cell.id), **kind, **points}
         cells.append(cell)
         if piece.kind == "code" and "%pip" in cell.source:
-            cell.source = first_cell(repository())
+            cell.source = canonical()
             add("markdown", "check-note", NOTE)
             add("code", "check", CHECK)
     every = sum(p.points for p in pieces if p.kind == "test")

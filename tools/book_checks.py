@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nbformat
 import yaml
-from first_cell import first_cell, repository
+from first_cell import canonical, repository
 from run_notebook import known_parameters
 
 LINES, LINES_EXPERIMENT = 15, 30
@@ -147,11 +147,11 @@ def check_notebooks_are_clean(root: Path) -> list[str]:
 
 def check_first_cell(root: Path) -> list[str]:
     """The first code cell is the canonical one (tools/first_cell.py), and stands after the objectives."""
-    canonical, found = first_cell(repository(root)), []
+    expected, found = canonical(root), []
     for path in pages(root, ".ipynb"):
         cells = cells_of(path)
         code = [i for i, cell in enumerate(cells) if cell["cell_type"] == "code"]
-        if not code or cells[code[0]]["source"] != canonical:
+        if not code or cells[code[0]]["source"] != expected:
             found.append(
                 f"{path.relative_to(root)}: the first code cell is not the one in tools/first_cell.py (make rehost)"
             )

@@ -24,7 +24,7 @@ import tomllib
 from importlib import metadata
 from pathlib import Path
 
-from first_cell import repository
+from first_cell import release, repository
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -128,7 +128,8 @@ def stand_in(place: Path) -> Path:
         else:
             shutil.copy(ROOT / name, target / name)
     git = ["git", "-C", str(target), "-c", "user.name=check", "-c", "user.email=check@localhost"]
-    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "stand-in"]):
+    tag = [["tag", release()]] if release() else []
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "stand-in"], *tag):
         subprocess.run([*git, *command], check=True, capture_output=True)
     return target
 

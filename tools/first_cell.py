@@ -1,4 +1,4 @@
-"""The first code cell of every notebook, kept in this one place, and the repository's address that it needs."""
+"""The first code cell of every notebook, kept in this one place, and the address and release that it installs."""
 
 from __future__ import annotations
 
@@ -22,10 +22,20 @@ def repository(root: Path = ROOT) -> str:
     return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf8"))["project"]["urls"]["Repository"]
 
 
-def first_cell(url: str) -> str:
-    """The source of the first code cell for a repository at ``url``."""
-    return TEMPLATE.format(url=url)
+def release(root: Path = ROOT) -> str:
+    """The tag that the first cell installs: [tool.cdim] release in pyproject.toml, "" before the first release."""
+    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf8"))["tool"]["cdim"]["release"]
+
+
+def first_cell(url: str, tag: str = "") -> str:
+    """The source of the first code cell for a repository at ``url``: it installs ``tag``, or the default branch."""
+    return TEMPLATE.format(url=f"{url}@{tag}" if tag else url)
+
+
+def canonical(root: Path = ROOT) -> str:
+    """The first code cell as it has to stand in every notebook of a checkout."""
+    return first_cell(repository(root), release(root))
 
 
 if __name__ == "__main__":
-    print(first_cell(repository()))
+    print(canonical())

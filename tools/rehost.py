@@ -12,7 +12,7 @@ import re
 import sys
 from pathlib import Path
 
-from first_cell import ROOT, first_cell, repository
+from first_cell import ROOT, first_cell, release, repository
 
 ADDRESS = re.compile(r"https://[\w.-]+(?::\d+)?(?:/[\w.~-]+){2,}")
 
@@ -53,12 +53,12 @@ def rehosted_text(path: Path, text: str, old: str, new: str) -> str:
     return text
 
 
-def rehosted_notebook(text: str, old: str, new: str) -> str:
+def rehosted_notebook(text: str, old: str, new: str, tag: str = "") -> str:
     """A notebook with the new address in its prose and the canonical first code cell."""
     notebook = json.loads(replace_address(text, old, new))
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
-            text = first_cell(new)  # a source is a string or a list of lines: both are notebooks
+            text = first_cell(new, tag)  # a source is a string or a list of lines: both are notebooks
             cell["source"] = text if isinstance(cell["source"], str) else text.splitlines(keepends=True)
             break
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
@@ -66,12 +66,12 @@ def rehosted_notebook(text: str, old: str, new: str) -> str:
 
 def rehost(url: str, root: Path = ROOT) -> list[Path]:
     """Rewrite the address everywhere; returns the files that changed."""
-    new, old = check_address(url), repository(root)
+    new, old, tag = check_address(url), repository(root), release(root)
     changed = []
     for path in text_files(root) + notebooks(root):
         text = path.read_text(encoding="utf8")
         rewritten = (
-            rehosted_notebook(text, old, new) if path.suffix == ".ipynb" else rehosted_text(path, text, old, new)
+            rehosted_notebook(text, old, new, tag) if path.suffix == ".ipynb" else rehosted_text(path, text, old, new)
         )
         same = json.loads(text) == json.loads(rewritten) if path.suffix == ".ipynb" else text == rewritten
         if not same:
