@@ -24,7 +24,8 @@ def repository(root: Path = ROOT) -> str:
 
 def release(root: Path = ROOT) -> str:
     """The tag that the first cell installs: [tool.cdim] release in pyproject.toml, "" before the first release."""
-    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf8"))["tool"]["cdim"]["release"]
+    tools = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf8")).get("tool", {})
+    return tools.get("cdim", {}).get("release", "")
 
 
 def first_cell(url: str, tag: str = "") -> str:
