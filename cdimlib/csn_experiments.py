@@ -217,7 +217,8 @@ def run_csn(
         "curve": {"loss": np.round(history.losses[:: max(1, len(history.losses) // 100)], 4).tolist(),
                   "validation": history.validation, "best_step": history.best_step},
         "train_pairs": trained, "train_pairs_per_second": round(trained / seconds, 1), "judged_pairs": pairs,
-        "judged_pairs_per_second": round(pairs / judging, 1), "model_seconds": round(history.model_seconds, 1),
+        "judged_pairs_per_second": round(pairs / judging, 1),
+        "data_seconds": round(history.data_seconds, 1), "model_seconds": round(history.model_seconds, 1),
         "peak_memory_mib": round(results.peak_memory(device) or 0) or None,
         "wall_seconds": round(time.perf_counter() - started, 1), **results.machine(device),
     }, model

@@ -235,6 +235,8 @@ def run_match(
     training identities.
     """
     started, device = time.perf_counter(), pick_device()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     targets = list(benches or (load_for(run, name, root) for name in (run.benchmark, *run.also)))
     bench, rows = targets[0], {}
     model, history = train_match(run, bench, work=work, progress=progress)
@@ -249,8 +251,9 @@ def run_match(
                  "judged_on": {t.name: [len(t.query), len(t.gallery)] for t in targets}},
         "average_precision": "rectangle", "parameters": sum(p.numel() for p in model.matcher.parameters()),
         "feature": list(model.matcher.shape), "train_images_per_second": round(speed, 1),
-        **settings(run.batch),
-        "wall_seconds": round(time.perf_counter() - started, 1), **results.machine(device),
+        "data_seconds": round(history.data_seconds, 1), "model_seconds": round(history.model_seconds, 1),
+        "peak_memory_mib": round(results.peak_memory(device) or 0) or None, **settings(run.batch),
+        "wall_seconds": round(time.perf_counter() - started, 1), **results.machine(device, run.precision),
     }
     losses = [round(v, 4) for v in history.losses[:: max(1, len(history.losses) // 100)]]
     curve = {"loss": losses, "validation": history.validation}

@@ -21,7 +21,7 @@ import torch
 
 from . import __version__
 from .distributed import agree
-from .training import is_first, save_atomically
+from .training import is_first, precision_on, save_atomically
 
 #: the checkout's data/ folder; an installed library carries a copy of the tables and results as cdimlib/shipped
 _CHECKOUT = Path(__file__).resolve().parent.parent / "data"
@@ -31,8 +31,8 @@ REQUIRED = (
 )
 
 
-def machine(device: torch.device | str = "cpu") -> dict:
-    """Where a run ran: device, versions, commit, date; merged into its JSON."""
+def machine(device: torch.device | str = "cpu", precision: str = "auto") -> dict:
+    """Where a run ran: device, what its precision was there, versions, commit, date; merged into its JSON."""
     device = torch.device(device)
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
@@ -45,7 +45,8 @@ def machine(device: torch.device | str = "cpu") -> dict:
         commit = "unknown"
     versions = {"cdimlib": __version__, "torch": torch.__version__, "numpy": np.__version__,
                 "python": platform.python_version()}
-    return {"device": name, "versions": versions, "commit": commit, "date": datetime.now(UTC).date().isoformat()}
+    return {"device": name, "precision": precision_on(device, precision), "versions": versions, "commit": commit,
+            "date": datetime.now(UTC).date().isoformat()}
 
 
 def peak_memory(device: torch.device) -> float | None:

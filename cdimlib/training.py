@@ -106,10 +106,20 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def precision_on(device: torch.device, precision: str = "auto") -> str:
+    """What a precision ("auto", "fp32", "bf16") means on a device: "auto" is bf16 on a GPU that has it, else fp32.
+
+    A GPU before NVIDIA's Ampere, such as Colab's T4, only emulates bf16, slower than fp32: it does not count.
+    """
+    if precision != "auto":
+        return precision
+    has = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if has else "fp32"
+
+
 def autocast(device: torch.device, precision: str):
     """The autocast context of a precision ("auto", "fp32", "bf16") on a device."""
-    on = precision == "bf16" or (precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
-    return torch.autocast(device.type, torch.bfloat16, enabled=on)
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision_on(device, precision) == "bf16")
 
 
 @contextmanager
@@ -130,7 +140,7 @@ def repeatable(device: torch.device):
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """SGD or AdamW; weight decay acts on matrices and filters only, not on biases and normalisation.
+    """SGD, Adam or AdamW; weight decay acts on matrices and filters only, not on biases and normalisation.
 
     Each group's ``scale`` is the factor of ``config.lr_scale``; one of its names that fits no parameter is an error.
     """

@@ -257,6 +257,16 @@ class TestMarket:
         with pytest.raises(DataNotFound, match=r"there is no folder .*gt_bbox"):
             small("market1501", market, multi_query=True)
 
+    def test_an_experiment_asks_with_the_data_sets_own_list_where_it_is_at_hand(self, market):
+        run = PersonRun("vanilla", "market1501", backbone="resnet18", pixels=(64, 32))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert len(run.load("market1501", market).meta["multi_query"]) == 2
+            for file in (market / "gt_bbox").iterdir():
+                file.unlink()
+            (market / "gt_bbox").rmdir()
+            assert "multi_query" not in run.load("market1501", market).meta
+
     def test_prints_an_accounting_and_warns_of_unexpected_counts(self, market, capsys):
         with pytest.warns(UserWarning, match=r"train has 3 images, published are 12,936; .*gallery has 2 cam"):
             load("market1501", root=market, pixels=(8, 4))

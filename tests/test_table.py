@@ -60,6 +60,23 @@ def test_a_sound_table_is_read(folder):
     assert colour.query.images.shape == (2, 3, 256, 256)
 
 
+def test_junk_is_left_out_and_everything_is_counted_aloud(folder, capsys):
+    """Market-1501's rule: an identity of -1 is neither right nor wrong; one that no query asks about stays."""
+    Image.new("L", (20, 30)).save(folder / "d0.png")
+    path = write(folder, [*ROWS[:3], ROWS[3], *ROWS[4:5], "d0.png,-1,gallery,0,7,mug"])
+    assert table.check(path) == []
+    bench = load(f"table:{path}", size=16)
+    assert bench.meta["ids"] == ["anna", "bert", "cleo"] and len(bench.gallery) == 2 and bench.meta["junk"]["gallery"] == 1
+    counts = bench.accounting()
+    assert counts.loc["gallery", "junk dropped"] == 1 and counts.loc["gallery", "distractors"] == 1
+    said = capsys.readouterr().out
+    assert "mine.csv" in said and "junk dropped" in said
+    load(f"table:{path}", size=16, verbose=False)
+    assert capsys.readouterr().out == ""
+    only = write(folder, [*ROWS[:2], ROWS[3], "d0.png,-1,gallery,0,7,mug"])
+    assert any("no row has split gallery" in problem for problem in table.check(only))
+
+
 def test_people_are_taller_than_wide(folder):
     path = write(folder, ROWS)
     bench = load(f"table:{path}", size=(32, 16), channels=3)

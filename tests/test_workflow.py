@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from dataclasses import asdict
 from pathlib import Path
 
 import nbformat
@@ -59,8 +60,8 @@ def test_every_table_of_the_papers_has_an_entry():
         assert {card[key]["experiment"], "midlevel_classical"} & found, f"{key} is run by {found}"
 
 
-def planned(job: grid.Job) -> set[str]:
-    """The files that a job's notebook would write, from the runs it plans (its cells up to the plan are executed)."""
+def planned(job: grid.Job) -> dict[str, dict]:
+    """File -> settings of what a job's notebook would run (its cells up to the plan are executed)."""
     cells = [c for c in nbformat.read(job.notebook, as_version=4).cells if c.cell_type == "code"][1:]
     names: dict = {}
     for cell in cells:
@@ -69,14 +70,15 @@ def planned(job: grid.Job) -> set[str]:
             names |= run_notebook.read_parameters(job.notebook, job.parameters)
         if "plan" in names:
             break
-    paper, found = job.writes[0].split("/")[0], set()
+    paper, found = job.writes[0].split("/")[0], {}
     for run in names["plan"]:
         stub = getattr(run, "stub", None) or {
             "track": getattr(run, "track", None) or ("scratch" if hasattr(run, "variant") else run.weights),
             "row": getattr(run, "row", None) or run.variant, "seed": run.seed, "data": {"name": run.benchmark},
             "budget": run.budget() if callable(run.budget) else run.budget,
         }  # fmt: skip
-        found.add(results.path_of({"paper": paper, **stub}, "here").relative_to("here").as_posix())
+        settings = getattr(run, "settings", None) or {k: v for k, v in asdict(run).items() if k != "init"}
+        found[results.path_of({"paper": paper, **stub}, "here").relative_to("here").as_posix()] = settings
     return found
 
 
@@ -87,9 +89,24 @@ def test_jobs_write_where_the_grid_looks(jobs, monkeypatch):
     checked = 0
     for job in firsts.values():
         if "plan = [" in job.notebook.read_text(encoding="utf8"):
-            assert planned(job) == set(job.writes), job.name
+            assert planned(job).keys() == set(job.writes), job.name
             checked += 1
     assert checked > 30
+
+
+def test_what_is_committed_was_run_as_the_grid_says(jobs, monkeypatch):
+    """Else the grid could not make it again: a page may need what a run of other settings does not hold."""
+    monkeypatch.setenv("CDIM_PROFILE", "full")
+    ended = {job.entry: job for job in jobs.values() if job.done()}
+    checked, other = 0, []
+    for job in ended.values():
+        for file, settings in planned(job).items() if "plan = [" in job.notebook.read_text(encoding="utf8") else ():
+            checked += 1
+            try:
+                results.is_done(grid.RESULTS / file, settings, job.name)
+            except ValueError as error:
+                other.append(str(error))
+    assert other == [] and checked > 10
 
 
 def test_committed_results_are_recognised(jobs):

@@ -141,10 +141,14 @@ def summary(todo: list[Job], left_out: list[tuple[Job, str]], jobs: dict[str, Jo
         away = [why for job, why in left_out if job.entry == entry]
         count = sum(job.entry == entry for job in jobs.values())
         left = [f"{len(here)} to run, {sum(j.minutes for j in here):.0f} min"] * bool(here)
-        left += [f"{len(away)} not here: {'; '.join(sorted(set(away)))}"] * bool(away)
+        minutes = sum(job.minutes for job, _ in left_out if job.entry == entry)
+        left += [f"{len(away)} not here, {minutes:.0f} min: {'; '.join(sorted(set(away)))}"] * bool(away)
         lines.append(f"{entry:28} {', '.join(left)} (of {count})")
-    done = sum(job.done(folder) for job in jobs.values())
-    return "\n".join([*lines, f"{done} of {len(jobs)} jobs are done, {len(todo)} to run here"])
+    done, left = sum(job.done(folder) for job in jobs.values()), [*todo, *(job for job, _ in left_out)]
+    hours = {m: sum(job.minutes for job in left if job.machine == m) / 60 for m in MACHINES}
+    lines.append(f"{done} of {len(jobs)} jobs are done, {len(todo)} to run here; all that is left: about "
+                 f"{hours['cpu']:.0f} hours of a CPU core and {hours['gpu']:.0f} of a GPU")
+    return "\n".join(lines)
 
 
 def run(job: Job, folder: Path, work: Path, out: Path) -> None:

@@ -130,8 +130,9 @@ class Benchmark:
 
         In every category ``round(fraction * identities)`` identities (at least two) leave the training set. The result
         is a benchmark whose query and gallery are the held-out images: the query takes the highest camera number of
-        each identity (for sketches the sketch), the gallery the rest. Human triplets that mention a held-out identity
-        are dropped, anchors keep at least one or the benchmark is refused.
+        each identity (for sketches the sketch), the gallery the rest. Human triplets stay as they are:
+        :class:`~cdimlib.data.samplers.TripletSampler` leaves out those that mention a held-out identity, and anchors
+        that have no other. What ``meta`` says of single images is left out.
         """
         if not 0 < fraction < 1:
             raise ValueError(f"fraction must lie between 0 and 1 (got {fraction}): the share of identities held out")
@@ -154,7 +155,7 @@ class Benchmark:
             top |= mine & (part.cams == part.cams[mine].max())
         return replace(
             self, name=f"{self.name}[validation]", train=self.train.where(~out), query=part.where(top),
-            gallery=part.where(~top),
+            gallery=part.where(~top), meta={k: v for k, v in self.meta.items() if k not in ("junk", "shots", "paths")},
         )
 
 

@@ -50,7 +50,7 @@ def load(name: str, root: str | Path | None = None, **options) -> Benchmark:
           out of training); ``"cuhk01"``: ``split`` (0 to 9), ``test`` (identities); ``"viper"``: ``split``,
           ``direction`` ("a->b" or "b->a").
         - ``"table:<path>"``: your own images, listed in a CSV file (:mod:`cdimlib.data.table`). Options: ``size``
-          (a number for squares, or (height, width)), ``channels``.
+          (a number for squares, or (height, width)), ``channels``, ``verbose``.
 
     root: where the data lies. By default the folder that ``CDIM_DATA`` names is looked at, then the cache; for a table,
     the folder of the CSV file. Toy worlds need none.
@@ -58,7 +58,7 @@ def load(name: str, root: str | Path | None = None, **options) -> Benchmark:
     Raises ValueError for an unknown name or option (and lists the choices), DataNotFound where files are missing.
     """
     if name.startswith("table:"):
-        _only(name, options, ("size", "channels"))
+        _only(name, options, ("size", "channels", "verbose"))
         return table.load(name.removeprefix("table:"), root, **options)
     _known(name)
     source, _, category = name.partition("/")

@@ -4,12 +4,14 @@
 column   needed   meaning
 ======== ======== =====================================================================================
 path     yes      image file, relative to the table's own folder (or to ``root``)
-id       yes      which object or person; any text
+id       yes      which object or person; any text; ``-1`` is junk and left out (Market-1501's rule)
 split    yes      ``train``, ``query`` or ``gallery``
 camera   yes      domain or camera, a whole number; for sketches: 0 a photo or edge map, 1 a sketch
 time     no       seconds, a number
 category no       kind of object; any text
 ======== ======== =====================================================================================
+
+A gallery identity that no query asks about is a distractor and stays.
 
 :func:`check` says in words what is wrong with a table, :func:`load` reads it as a
 :class:`~cdimlib.data.Benchmark`. Rows are numbered as a spreadsheet shows them: the header is row 1.
@@ -34,6 +36,7 @@ NEEDED = ("path", "id", "split", "camera")
 OPTIONAL = ("time", "category")
 SPLITS = ("train", "query", "gallery")
 WARNING = "warning: "
+JUNK = "-1"
 
 
 @dataclass
@@ -53,13 +56,15 @@ def check(path: str | Path, root: str | Path | None = None) -> list[str]:
 
 
 def load(
-    path: str | Path, root: str | Path | None = None, size: int | tuple[int, int] = 256, channels: int = 1
+    path: str | Path, root: str | Path | None = None, size: int | tuple[int, int] = 256, channels: int = 1,
+    verbose: bool = True,
 ) -> Benchmark:
     """Read a table as a benchmark; images become uint8 [N, channels, H, W].
 
     size: (H, W), such as (128, 64) for people, or one number for a square; images are stretched to it.
     root: folder that the paths are relative to (default: the table's own). ``meta["ids"]`` holds the id of the table
-    for every number in ``Split.ids``, ``meta["paths"]`` the paths of each split.
+    for every number in ``Split.ids``, ``meta["paths"]`` the paths of each split, ``meta["junk"]`` how many rows of each
+    were left out. With ``verbose`` the accounting is printed.
 
     Raises one ValueError that lists what :func:`check` found (the first ten).
     """
@@ -72,6 +77,8 @@ def load(
         raise ValueError(f"{path} has {len(wrong)} problem{'s' * (len(wrong) > 1)}:\n{listed}{more}")
     for problem in table.problems:
         warnings.warn(f"{path}: {problem.removeprefix(WARNING)}", stacklevel=2)
+    junk = {s: sum(r["split"] == s and r["id"] == JUNK for r in table.rows) for s in SPLITS}
+    table.rows = [r for r in table.rows if r["id"] != JUNK]
     names = sorted({r["id"] for r in table.rows})
     categories = tuple(sorted({r["category"] for r in table.rows})) if "category" in table.columns else ()
     timed = "time" in table.columns
@@ -87,10 +94,14 @@ def load(
             np.array([categories.index(r["category"]) for r in rows], np.int64) if categories else None,
         )
 
-    return Benchmark(
+    benchmark = Benchmark(
         path.stem, *(split(s) for s in SPLITS), categories=categories, note=f"own images, listed in {path.name}",
-        meta={"ids": names, "paths": {s: [r["path"] for r in table.rows if r["split"] == s] for s in SPLITS}},
+        meta={"ids": names, "junk": junk,
+              "paths": {s: [r["path"] for r in table.rows if r["split"] == s] for s in SPLITS}},
     )
+    if verbose:
+        print(f"{path.name}\n{benchmark.accounting()}")
+    return benchmark
 
 
 def _read(path: Path, root, *, size, channels: int, keep: bool) -> _Table:
@@ -186,9 +197,10 @@ def _row(number: int, line: dict, table: _Table) -> dict:
 
 def _check_whole(table: _Table) -> None:
     """What no single row can show: empty splits, queries without a match, identities on both sides."""
-    used = [r for r in table.rows if {"id", "split", "camera"} <= r.keys()]
+    rows = [r for r in table.rows if r.get("id") != JUNK]
+    used = [r for r in rows if {"id", "split", "camera"} <= r.keys()]
     for name in ("query", "gallery"):
-        if not any(r.get("split") == name for r in table.rows):
+        if not any(r.get("split") == name for r in rows):
             table.problems.append(f"no row has split {name}: nothing can be {'asked' if name == 'query' else 'found'}")
     cameras = defaultdict(set)
     for r in used:

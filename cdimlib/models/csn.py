@@ -215,6 +215,8 @@ class ConvSimilarityNet(Matcher):
 
         chunk: pairs alive at once (about 3 MB each at 160 x 60); by default 4 of that size on a CPU, 512 on a GPU.
         """
+        if not len(queries) or not len(gallery):
+            raise ValueError(f"nothing to score: {len(queries)} queries, {len(gallery)} gallery images")
         chunk = chunk or (max(1, 4 * 160 * 60 // math.prod(self.size)) if queries.device.type == "cpu" else 512)
         pairs = torch.arange(len(queries) * len(gallery), device=queries.device)
         logits = [self.logits(queries[p // len(gallery)], gallery[p % len(gallery)]) for p in pairs.split(chunk)]

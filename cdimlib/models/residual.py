@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from .sketchanet import check_taps
 
-RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d",
+           "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2")  # fmt: skip
 BACKBONES = (*RESNETS, "mobilenet_v2", "squeezenet1_1")
 UNITS = [*ascii_lowercase, *("a" + letter for letter in ascii_lowercase)]  # a .. z, aa .. az
 #: torchvision's ``features[i]`` that lie at stride 2, 4, 8, 16 and 32 (SqueezeNet's last two: both at 16)
@@ -29,6 +30,7 @@ class Backbone(nn.Module):
     =============  ===================================  =========  =========  =========  ==========
     resnet18, 34   64 channels, stride 2 (4)            64, 4      128, 8     256, 16    512, 32
     resnet50..152  64 channels, stride 2 (4)            256, 4     512, 8     1024, 16   2048, 32
+    resnext, wide  as resnet50
     mobilenet_v2   16, 2 (no pool1)                     24, 4      32, 8      96, 16     1280, 32
     squeezenet1_1  64, 2 (4)                            128, 4     256, 8     384, 16    512, 16
     =============  ===================================  =========  =========  =========  ==========
