@@ -33,6 +33,11 @@ def start(seed: int = 0):
     device = pick_device()
     what = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
     print(f"cdimlib {__version__} | torch {torch.__version__} | {what} | profile {profile()}")
-    if device.type == "cpu" and profile() == "full":
-        print("The full profile is meant for a GPU: on a CPU expect hours. Set CDIM_PROFILE=demo for minutes.")
+    expect = {
+        ("cpu", "demo"): "No GPU needed: a page takes minutes at most.",
+        ("cpu", "full"): "The full profile is meant for a GPU: on a CPU expect hours; CDIM_PROFILE=demo takes minutes.",
+        ("cuda", "demo"): "Pages are sized for a CPU and take minutes; CDIM_PROFILE=full is what a GPU is for.",
+    }
+    if (device.type, profile()) in expect:
+        print(expect[device.type, profile()])
     return device

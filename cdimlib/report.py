@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from importlib import import_module
 from pathlib import Path
 
@@ -92,16 +93,14 @@ def seeds_of(runs: list[dict], row: str) -> int:
     return max(map(len, groups.values()), default=0)
 
 
-def status(paper: str, table: int, rows: dict[str, str], runs: list[dict]) -> dict:
-    """One table's line: what it asks for, what was run, and a status by this rule.
+def cells(paper: str, table: int, rows: dict[str, str], runs: list[dict]) -> list[dict]:
+    """A table's cells: every method of ours on every data set the table asks for, and what was run for it.
 
-    "on its data": every row of ours has ``SEEDS`` seeds on every data set asked for; "on a stand-in": on it or on a
-    stand-in; "partly": some row has a run; "computed": the table needs no training (complexity); else "not run".
-    That says what was run, not at which budget and not that the numbers agree: the table's page does.
+    asked, method, row: as printed, and ours; data: where most seeds were run, the data set itself or a stand-in; seeds:
+    there; own: seeds on the data set itself; runs: of that row there.
     """
-    printed = results.paper_table(paper, table)
-    asked, used, cells, counted = {k: v for k, v in sources(printed).items() if k}, set(), [], 0
-    for dataset, source in asked.items():
+    printed, found = results.paper_table(paper, table), []
+    for dataset, source in {k: v for k, v in sources(printed).items() if k}.items():
         for method in printed[printed["dataset"] == dataset]["method"].unique():
             if method not in rows:
                 continue
@@ -109,20 +108,32 @@ def status(paper: str, table: int, rows: dict[str, str], runs: list[dict]) -> di
             able = [r for r in runs if r["row"] == rows[method] and settings in r.get("budget", "")]
             tried = (dataset, *STAND_INS.get(dataset, ()))
             tested = {name: selected(able, name, dataset, source) for name in tried}
-            found = {name: seeds_of(group, rows[method]) for name, group in tested.items()}
-            best = max(found, key=lambda name: (min(found[name], SEEDS), name == dataset))
-            used |= {best} if found[best] else set()
-            counted += len(tested[best])
-            cells.append((found[dataset] >= SEEDS, found[best] >= SEEDS, found[best] > 0))
-    own, enough, some = zip(*cells) if cells else ((), (), ())
+            seeds = {name: seeds_of(group, rows[method]) for name, group in tested.items()}
+            best = max(seeds, key=lambda name: (min(seeds[name], SEEDS), name == dataset))
+            found.append({"asked": dataset, "method": method, "row": rows[method], "data": best if seeds[best] else "",
+                          "seeds": seeds[best], "own": seeds[dataset], "runs": tested[best]})  # fmt: skip
+    return found
+
+
+def status(paper: str, table: int, rows: dict[str, str], runs: list[dict]) -> dict:
+    """One table's line: what it asks for, what was run, and a status by this rule.
+
+    "on its data": every row of ours has ``SEEDS`` seeds on every data set asked for; "on a stand-in": on it or on a
+    stand-in; "partly": some row has a run; "computed": the table needs no training (complexity); else "not run".
+    That says what was run, not at which budget and not that the numbers agree: the table's page does.
+    """
+    asked = [name for name in sources(results.paper_table(paper, table)) if name]
+    found = cells(paper, table, rows, runs)
+    own, enough = (sum(cell[name] >= SEEDS for cell in found) for name in ("own", "seeds"))
     if not asked:
         word = "computed"
-    elif not any(some):
+    elif not any(cell["seeds"] for cell in found):
         word = "not run"
     else:
-        word = "on its data" if all(own) else "on a stand-in" if all(enough) else "partly"
-    return {"paper": paper, "table": table, "experiment": notebook(paper, table), "asked": list(asked),
-            "run on": sorted(used), "cells": len(cells), "with seeds": sum(enough), "runs": counted, "status": word}
+        word = "on its data" if own == len(found) else "on a stand-in" if enough == len(found) else "partly"
+    return {"paper": paper, "table": table, "experiment": notebook(paper, table), "asked": asked,
+            "run on": sorted({cell["data"] for cell in found if cell["data"]}), "cells": len(found),
+            "with seeds": enough, "runs": sum(len(cell["runs"]) for cell in found), "status": word}
 
 
 def index(folder: str | Path | None = None) -> list[dict]:
@@ -133,6 +144,30 @@ def index(folder: str | Path | None = None) -> list[dict]:
         for table in sorted(set(results.paper_table(paper)["table"])):
             lines.append(status(paper, table, known.get((paper, table), {}), runs))
     return lines
+
+
+def numbers(paper: str, folder: str | Path | None = None) -> pd.DataFrame:
+    """acc.@1 of every cell of a paper's tables: columns table, experiment, asked, method, printed, ours (mean ± spread
+    over seeds of one budget: the one with most seeds, among equals that of most of the table's cells, among those the
+    longest training), data and budget of ours."""
+    lines, runs = [], results.load(paper, folder)
+    kind = lambda r: (r["data"]["name"], r["track"], r.get("budget", ""))  # noqa: E731
+    for (name, table), rows in sorted(tables().items()):
+        if name != paper:
+            continue
+        printed, found = results.paper_table(paper, table), cells(paper, table, rows, runs)
+        shared = Counter(group for cell in found for group in set(map(kind, cell["runs"])))
+        for cell in found:
+            at = (printed["dataset"] == cell["asked"]) & (printed["method"] == cell["method"])
+            value = printed[at & (printed["metric"] == "acc@1")]["value"]
+            groups = {group: [r for r in cell["runs"] if kind(r) == group] for group in map(kind, cell["runs"])}
+            rank = lambda g: (len({r["seed"] for r in groups[g]}), shared[g], groups[g][0]["wall_seconds"])  # noqa: B023, E731
+            best = groups[max(groups, key=rank)] if groups else []
+            lines.append({"table": table, "experiment": notebook(paper, table), "asked": cell["asked"],
+                          "method": cell["method"], "printed": float(value.iloc[0]) if len(value) else math.nan,
+                          "ours": results.cell(best, cell["data"]) if best else "not run", "data": cell["data"],
+                          "budget": best[0].get("budget", "") if best else ""})
+    return pd.DataFrame(lines)
 
 
 def pair(runs: list[dict], better: str, base: str) -> tuple[list[dict], list[dict]]:
@@ -201,10 +236,13 @@ def measured_once(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def cost(folder: str | Path | None = None) -> pd.DataFrame:
-    """What the committed runs took: paper, device, runs, hours. One training can fill several rows, re-ranked or lifted
-    in time: results of one data set, seed and duration count once."""
+    """What the committed runs took, those of no paper (the ladder, the classical rows of people, time) as well: folder
+    of the results, device, runs, hours. One training can fill several rows, re-ranked or lifted in time: results of one
+    data set, seed and duration count once."""
+    place = Path(folder or results.ROOT / "results")
+    names = sorted(path.name for path in place.iterdir() if path.is_dir() and path.name not in ("bench", "benchmarks"))
     runs = {(paper, r["device"].split(",")[0], r["data"]["name"], r["seed"], r["wall_seconds"] / 3600)
-            for paper in MODULES for r in results.load(paper, folder)}  # fmt: skip
+            for paper in names for r in results.load(paper, folder) if "wall_seconds" in r}  # fmt: skip
     frame = pd.DataFrame(sorted(runs), columns=["paper", "device", "data", "seed", "hours"])
     return frame.groupby(["paper", "device"], as_index=False).agg(runs=("hours", "size"), hours=("hours", "sum"))
 

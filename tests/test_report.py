@@ -48,6 +48,8 @@ def test_the_readme_shows_what_follows_from_the_results(root):
 
     text = (root / "README.md").read_text(encoding="utf8")
     assert refresh.with_table(text) == text, "the README's table of results is out of date: run make index"
+    kept = (root / "data" / "results" / "GRID.json").read_text(encoding="utf8")
+    assert refresh.left() == kept, "what is left of the grid is out of date: run make index"
     with pytest.raises(ValueError, match="restore"):
         refresh.with_table("# no marks")
 

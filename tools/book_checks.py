@@ -183,7 +183,7 @@ def check_rhythm(root: Path) -> list[str]:
 
 
 def check_frame(root: Path) -> list[str]:
-    """Title and objectives at the top, a recap at the end, solutions closed and hidden."""
+    """Title, objectives and time at the top, a recap at the end, solutions closed and hidden."""
     found = []
     for path in pages(root, ".ipynb"):
         name, cells = path.relative_to(root), cells_of(path)
@@ -193,6 +193,8 @@ def check_frame(root: Path) -> list[str]:
             found.append(f"{name} does not start with a title")
         if "you will be able to" not in top.lower():
             found.append(f'{name} has no objectives ("You will be able to ...") at its top')
+        if "**Time**" not in top:
+            found.append(f"{name} does not say at its top how long it takes (**Time**: ...)")
         if not re.search(r"(?mi)^#+ .*\brecap\b", prose):
             found.append(f"{name} has no recap (a heading with that word)")
         for number, cell in enumerate(cells):

@@ -1,13 +1,17 @@
-"""Bring up to date what follows from the results: data/results/INDEX.json, the table in the README (`make index`)."""
+"""Bring up to date what follows from the results (`make index`): data/results/INDEX.json, GRID.json (what is left of
+the grid, for the report card), and the table in the README."""
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "workflow")]
+
+import grid  # noqa: E402
 
 from cdimlib import report  # noqa: E402
 
@@ -40,7 +44,13 @@ def with_table(text: str) -> str:
     return BLOCK.sub(lambda match: match[1] + table() + match[2], text)
 
 
+def left() -> str:
+    """The text of data/results/GRID.json."""
+    return "[\n" + ",\n".join(f" {json.dumps(line)}" for line in grid.standing(grid.all_jobs())) + "\n]\n"
+
+
 if __name__ == "__main__":
     readme = ROOT / "README.md"
     readme.write_text(with_table(readme.read_text(encoding="utf8")), encoding="utf8")
+    (ROOT / "data" / "results" / "GRID.json").write_text(left(), encoding="utf8")
     print(f"wrote {report.write_index()} and the table in {readme}")

@@ -151,6 +151,18 @@ def summary(todo: list[Job], left_out: list[tuple[Job, str]], jobs: dict[str, Jo
     return "\n".join(lines)
 
 
+def standing(jobs: dict[str, Job], folder: Path = RESULTS, path: Path = GRID) -> list[dict]:
+    """A line for every entry: what it is, its tables, machine and data, jobs, those done, minutes a job."""
+    entries, lines = read(path), []
+    for name, entry in entries.items():
+        own = [job for job in jobs.values() if job.entry == name]
+        data = sorted({word for job in own for word in job.data if not word.isupper()})
+        lines.append({"entry": name, "what": entry["what"], "tables": entry.get("tables", {}),
+                      "machine": own[0].machine, "data": data,
+                      "jobs": len(own), "done": sum(job.done(folder) for job in own), "minutes": entry["minutes"]})
+    return lines
+
+
 def run(job: Job, folder: Path, work: Path, out: Path) -> None:
     """Run a job's notebook; RuntimeError where it ended without writing what the grid says it writes."""
     import run_notebook
