@@ -118,6 +118,18 @@ def against_cost(frame: pd.DataFrame, costs: pd.DataFrame, columns: dict[str, st
     return figure
 
 
+def knobs(curves: dict[str, tuple], ylabel: str = "acc@1 (%)") -> Figure:
+    """A panel a knob: knob -> (its settings, {row: values}); every row in the colour and mark it has elsewhere."""
+    figure, axes = plt.subplots(1, len(curves), figsize=(2.6 * len(curves), 3.6), sharey=True, squeeze=False)
+    for ax, (knob, (steps, rows)) in zip(axes[0], curves.items(), strict=True):
+        for row, style in _style(rows).items():
+            ax.plot(steps, rows[row], markersize=5, linewidth=1.2, **style, label=ROWS[row])
+        ax.set(xlabel=knob, xticks=steps)
+    axes[0, 0].set_ylabel(ylabel)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
 def within_across(frame: pd.DataFrame, metric: str = "acc@1", path=("", "+rerank", "+rerank+tlift")) -> Figure:
     """Across over within: a mark where a row stands alone, arrows along ``path``. On the line nothing would be lost."""
     where, (figure, ax) = means(frame, metric), plt.subplots(figsize=(6.2, 4.6))

@@ -35,33 +35,37 @@ def match_lines(
 
     pairs: (query image, gallery image, matches), where matches has ``query`` and ``gallery`` [M, (row, column)],
     ``similarity`` and ``weight`` [M], as :meth:`cdimlib.models.qaconv.QAConv.correspondences` gives them; shape: (h, w)
-    of the maps. "Best" is the largest weight * similarity, which also is a line's width; its colour, and the number at
-    its end, is the similarity. A match found from both sides is drawn once.
+    of the maps. "Best" is the largest weight * similarity, which also is a line's width; its colour is the similarity,
+    and at its end stands "similarity x weight". A match found from both sides is drawn once.
     """
     if not pairs:
         raise ValueError("there is no pair to show")
-    height, width = _picture(pairs[0][0]).shape[:2]
+    import seaborn as sns  # here, since it takes seconds
+
+    colours, (height, width) = sns.color_palette("crest_r", as_cmap=True), _picture(pairs[0][0]).shape[:2]
     figure, axes = plt.subplots(1, 2 * len(pairs), squeeze=False,
                                 figsize=(2 * len(pairs) * (size + 0.25), size * height / width + 0.4))
     for n, (query, gallery, found) in enumerate(pairs):
         left, right = axes[0, 2 * n : 2 * n + 2]
         _show(left, query, titles[n] if titles is not None else None)
         _show(right, gallery)
-        similarity, share = np.asarray(found.similarity), np.asarray(found.weight * found.similarity)
+        similarity, weight = np.asarray(found.similarity), np.asarray(found.weight)
+        share = weight * similarity
         ends = {}
         for i in np.argsort(-share, kind="stable"):
             key = (*np.asarray(found.query)[i].tolist(), *np.asarray(found.gallery)[i].tolist())
             ends.setdefault(key, i)
         for (*a, r, c), i in list(ends.items())[:top]:
             spots = [((x + 0.5) * width / shape[1], (y + 0.5) * height / shape[0]) for y, x in (a, (r, c))]
-            colour = plt.get_cmap("crest_r")(float(np.clip(similarity[i], 0, 1)))
+            colour = colours(float(np.clip(similarity[i], 0, 1)))
             for ax, (x, y) in zip((left, right), spots, strict=True):
                 cell = width / shape[1], height / shape[0]
                 ax.add_patch(Rectangle((x - cell[0] / 2, y - cell[1] / 2), *cell, fill=False, edgecolor=colour))
             figure.add_artist(ConnectionPatch(*spots, "data", "data", axesA=left, axesB=right, color=colour,
                                               linewidth=0.6 + 2.2 * max(0.0, share[i]) / max(share.max(), 1e-9)))
-            right.annotate(f"{similarity[i]:.2f}", spots[1], (2, 0), textcoords="offset points", fontsize=FONT - 3,
-                           va="center", color="white", bbox={"boxstyle": "round,pad=0.1", "fc": "0.2", "ec": "none"})
+            right.annotate(f"{similarity[i]:.2f} x {weight[i]:.2g}", spots[1], (2, 0), textcoords="offset points",
+                           fontsize=FONT - 3, va="center", color="white",
+                           bbox={"boxstyle": "round,pad=0.1", "fc": "0.2", "ec": "none"})
     return figure
 
 

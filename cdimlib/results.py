@@ -195,6 +195,19 @@ def compare(
     return pd.DataFrame(lines)
 
 
+def bench(start: str) -> pd.DataFrame:
+    """What ``make bench`` measured, of the tasks whose titles begin with ``start``: seconds and peak memory beside the
+    input of each version, and how many times as fast, and as small, as the first of its task it is."""
+    kept = json.loads((ROOT / "results" / "bench" / "ranking.json").read_text(encoding="utf8"))
+    lines = []
+    for part in (part for part in kept["tables"] if part["title"].startswith(start)):
+        for row in part["rows"]:
+            lines.append({"task": part["title"], "version": row["name"], "seconds": row["seconds"],
+                          "times as fast": row["faster"], "CPU seconds": row["CPU seconds"],
+                          "peak MiB": row["peak MiB"], "times as small": row["smaller"]})
+    return pd.DataFrame(lines)
+
+
 def tidy(frame: pd.DataFrame):
     """A table for a page: no row numbers, a dash where the paper prints nothing, two decimals."""
     return frame.style.hide(axis="index").format(precision=2, na_rep="–")

@@ -20,6 +20,7 @@ from cdimlib.data import DataNotFound, at_hand, load, names, people
 from cdimlib.data.cuhk03 import read_raw
 from cdimlib.data.people import DUKE_OFFSETS, duke_seconds, market_seconds, parse, read_photo, read_photos
 from cdimlib.models.matcher import VectorMatcher
+from cdimlib.people_experiments import PersonRun
 from cdimlib.retrieval import evaluate
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published are")  # miniature trees are smaller than the real ones

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from cdimlib import results
 from cdimlib.data.toycameras import OCCLUDERS, SCENES, Canvas, backdrop, ellipse, limb, slab
 from cdimlib.data.toypeople import CHOICES, COLOURS, DETAILS, Crowd, Person
 from cdimlib.data.toytown import OTHERS, PASSERS, PLACES, SIZES, TEST, ToyTown, load_toytown, town_for
@@ -418,6 +419,24 @@ def test_backdrops_of_all_cameras_differ(name):
         ("toytown-plaza", {"pixels": 128}, r"pixels must be \(rows, columns\)"),
     ],
 )
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("name", TOWNS)
+def test_a_gpu_draws_the_same_but_for_rounding(name):
+    town = ToyTown(name, train=6, test=2, pixels=(128, 64), occlusion=0.5)
+    walks = town.walks("train")
+    how = town.conditions(walks)
+    here, there = (town.render(walks["person"], walks["cam"], device=d, **how).cpu().int() for d in ("cpu", "cuda"))
+    assert ((here - there).abs() > 1).float().mean() < 1e-3  # an edge may fall on the other side of a pixel
+
+
+def test_the_plaza_is_neither_trivial_nor_hopeless():
+    """A softmax baseline that was trained there: between 40 and 80 at home, clearly lower in the other town."""
+    runs = results.load("midlevel-fusion", row="vanilla", track="imagenet", budget="squeezenet1_1-96x48-6ep-demo")
+    runs = [run for run in runs if run["data"]["name"] == "toytown-plaza"]
+    home, away = (results.spread(runs, name)[0] for name in ("toytown-plaza", "toytown-campus"))
+    assert len(runs) >= 3 and 40 < home < 80 and away < home - 10
+
+
 def test_wrong_options_are_named(name, options, says):
     with pytest.raises(ValueError, match=says):
         load_toytown(name, **options)

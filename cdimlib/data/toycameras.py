@@ -117,7 +117,10 @@ class Canvas:
 
 @dataclass(frozen=True)
 class Camera:
-    """One camera: where it hangs, what it sees behind people, its light and its lens."""
+    """One camera: where it hangs, what it sees behind people, its light and its lens.
+
+    A box is cut to the person, so how far off people are shows as ``blur``.
+    """
 
     name: str
     x: float  # on the map, metres to the east

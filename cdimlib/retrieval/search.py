@@ -78,11 +78,12 @@ class VectorIndex:
 
     metric and scores are :class:`VectorMatcher`'s ("euclidean": minus the distance; "cosine"), or the "inner" product.
     faiss: True, False, or None: if it is installed, where it pays: for one query in at least ``PAYS`` vectors, on one
-    thread. Measured with 128 and 512 numbers (``make bench``): on one core a single query is 1.3 to 1.7 times as fast
-    with it in 10,000 vectors and 2 to 3 times in 100,000; on two cores it is not (0.8 to 1.0 times). For 4 queries at
-    once there is no clear difference on one core, and on two FAISS is 1.4 to 1.7 times as fast; from 16 on torch is up
-    to 4 times as fast on either. Both read the same array. What they find is scored again in double precision, so
-    they agree; of equally good images the one given first comes first.
+    thread. Measured with 128 and 512 numbers: on one core a single query is 1.3 to 1.7 times as fast with it in 10,000
+    vectors and 2 to 3 times in 100,000; on two cores (``make bench``; the table is on the page about galleries beyond
+    memory) it is not in these (0.8 to 1.0 times), and in 1,000, where either takes less than a millisecond, it is. For
+    4 queries at once FAISS is 1.2 to 1.7 times as fast on two cores, from 16 on mostly torch, up to 4 times. Both read
+    the same array. What they find is scored again in double precision, so they agree; of equally good images the one
+    given first comes first.
     """
 
     PAYS, SPARE, BLOCK = 10_000, 8, 2**23
