@@ -408,9 +408,11 @@ def beside(paper: str, table: int, found: list[dict], benchmark: str, *, first: 
     """
     printed, rows, lines = results.paper_table(paper, table), TABLES[paper, table], []
     if first and (classical := first_row(benchmark)):
-        cells = {f"ours {m}": results.cell(classical, benchmark, m) for m in ("acc@1", "mAP")}
-        lines.append({"protocol": "single query", "method": "colour and texture, learned metric",
-                      "our row": "colour-texture-metric"} | cells)
+        line = {"paper's data": None, "protocol": "single query", "method": "colour and texture, learned metric",
+                "our row": "colour-texture-metric"}  # fmt: skip
+        for metric in ("acc@1", "mAP"):
+            line |= {f"paper {metric}": None, f"ours {metric}": results.cell(classical, benchmark, metric)}
+        lines.append(line)
     printed = printed[(printed["dataset"] == benchmark) | (benchmark not in set(printed["dataset"]))]
     for (data, protocol, method), part in printed.groupby(["dataset", "protocol", "method"], sort=False):
         if method in rows:
