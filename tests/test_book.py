@@ -31,7 +31,7 @@ def cell(kind: str, source: str, **metadata) -> dict:
 
 def notebook(*middle: dict) -> dict:
     cells = [
-        cell("markdown", "# Title\n\nYou will be able to\n\n- match. See [the notes](notes.md#part)."),
+        cell("markdown", "# Title\n\nYou will be able to\n\n- match. See [the notes](notes.md#part). **Time**: 0"),
         cell("code", first_cell(URL)),
         *middle,
         cell("markdown", "## Recap\n\nThat was it."),
@@ -104,8 +104,9 @@ NOTEBOOK_FAULTS = {
     ),
     "long cell": (INTRO, lambda nb: nb["cells"][3].update(source="x = 1\n" * 16), "check_rhythm", "16 lines"),
     "two cells": (INTRO, lambda nb: nb["cells"].insert(4, cell("code", "2")), "check_rhythm", "without a sentence"),
-    "objectives": (INTRO, lambda nb: nb["cells"][0].update(source="# Title"), "check_frame", "objectives"),
-    "title": (INTRO, lambda nb: nb["cells"][0].update(source="You will be able to go."), "check_frame", "title"),
+    "objectives": (INTRO, lambda nb: nb["cells"][0].update(source="# A\n\n**Time**: 0"), "check_frame", "objectives"),
+    "time": (INTRO, lambda nb: nb["cells"][0].update(source="# A\n\nYou will be able to."), "check_frame", "how long"),
+    "title": (INTRO, lambda nb: nb["cells"][0].update(source="You will be able to **Time**"), "check_frame", "title"),
     "recap": (INTRO, lambda nb: nb["cells"][-1].update(source="## The end"), "check_frame", "recap"),
     "open solution": (INTRO, lambda nb: nb["cells"][3].update(source="# BEGIN SOLUTION\n1"), "check_frame", "closing"),
     "plain solution": (

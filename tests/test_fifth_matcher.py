@@ -120,7 +120,8 @@ def test_both_pages_pass_the_checks_of_the_book(project):
     """The two notebooks with their frame, in a table of contents: every check of the book that needs no other page."""
     code, text = nbformat.v4.new_code_cell, nbformat.v4.new_markdown_cell
     parameters, *others = CELLS.values()
-    first = [text("# Stripes\n\n**You will be able to** see them."), code(canonical(ROOT)), text("Now.")]
+    title = "# Stripes\n\n**You will be able to** see them. **Time**: seconds."
+    first = [text(title), code(canonical(ROOT)), text("Now.")]
     middle = [code(parameters, metadata={"tags": ["parameters"]})]
     for source in others:
         middle += [text("Go on."), code(source.rstrip("\n"))]
