@@ -18,11 +18,14 @@ from .plots import FONT, PALETTE, _picture, bare
 
 #: paper -> (question that no row of the paper answers, row, control, data): experiments of this book
 CONTROLS = {
-    "midlevel-fusion": [("Is it the middle? Over the same layers, fed the end", "fusion", "control", "toytown-plaza")],
+    "midlevel-fusion": [("Is it the middle? Over the same layers, fed the end", "fusion", "control", town)
+                        for town in ("toytown-plaza", "toytown-campus")],
     "feature-mask-network": [
         ("Is it the mask? Over two networks without one", "fmn", "nomask", "toytown-plaza"),
+        ("Is it the mask? Over two networks without one", "fmn", "nomask", "toytown-campus"),
         ("Is it the mask? Over two networks without one", "fmn", "nomask", "cuhk03-np"),
         ("Is it the mask? Over two global networks", "fmn", "two-grn", "toytown-plaza"),
+        ("Is it the mask? Over two global networks", "fmn", "two-grn", "toytown-campus"),
     ],
 }  # fmt: skip
 
@@ -117,7 +120,7 @@ def measured(claims: pd.DataFrame, paper: str) -> pd.DataFrame:
     frame = report.measured_once(claims[claims["paper"] == paper])
     lines = frame[frame["seeds"] >= report.SEEDS][names].to_dict("records")
     for question, row, control, data in CONTROLS.get(paper, ()):
-        a, b = report.pair([r for r in runs if data in r["metrics"]], row, control)
+        a, b = report.pair(report.selected(runs, data, data), row, control)
         if a:
             gain = results.gain(a, b, data)
             lines.append(dict(zip(names, (question, data, np.nan, *gain, report.verdict(*gain[1:], len(a))))))

@@ -17,7 +17,7 @@ import re
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import nbformat
@@ -92,6 +92,14 @@ def stated(root: Path, costs: dict[str, dict]) -> dict[Path, str]:
     return found
 
 
+def write(costs: dict[str, dict]) -> None:
+    """Keep what has been measured so far, and say it on the pages."""
+    machine = f"{platform.system()} {platform.machine()}, {cores()} cores, a page on each"
+    written = {"machine": machine, "profile": os.environ["CDIM_PROFILE"], "pages": dict(sorted(costs.items()))}
+    for path, text in {ROOT / COSTS: json.dumps(written, indent=1) + "\n", **stated(ROOT, costs)}.items():
+        save_atomically(path, lambda part, text=text: part.write_text(text, encoding="utf8"))
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path, help="measure these alone, keep what is known of the others")
@@ -108,16 +116,15 @@ def main(arguments: list[str] | None = None) -> int:
         print("There is no book yet: run 'make book' first", file=sys.stderr)
         return 1
     with ThreadPoolExecutor(min(2, cores())) as pool:
-        for path, cost in zip(apart, pool.map(executed, apart)):
-            name = path.relative_to(ROOT).as_posix()
+        waiting = {pool.submit(executed, path): path.relative_to(ROOT).as_posix() for path in apart}
+        for done in as_completed(waiting):
+            name, cost = waiting[done], done.result()
             print(f"{name}: {cost['seconds']} s, {cost['peak_memory_mib']} MiB", flush=True)
             if name.startswith(EXPERIMENTS):
                 del cost["seconds"]
             costs[name] = cost
-    machine = f"{platform.system()} {platform.machine()}, {cores()} cores, a page on each"
-    written = {"machine": machine, "profile": os.environ["CDIM_PROFILE"], "pages": dict(sorted(costs.items()))}
-    for path, text in {ROOT / COSTS: json.dumps(written, indent=1) + "\n", **stated(ROOT, costs)}.items():
-        save_atomically(path, lambda part, text=text: part.write_text(text, encoding="utf8"))
+            write(costs)
+    write(costs)
     print(f"wrote {COSTS} and the pages' sentences about memory")
     return 0
 
