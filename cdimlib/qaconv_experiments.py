@@ -253,7 +253,7 @@ def run_match(
         "feature": list(model.matcher.shape), "train_images_per_second": round(speed, 1),
         "data_seconds": round(history.data_seconds, 1), "model_seconds": round(history.model_seconds, 1),
         "peak_memory_mib": round(results.peak_memory(device) or 0) or None, **settings(run.batch),
-        "wall_seconds": round(time.perf_counter() - started, 1), **results.machine(device, run.precision),
+        "wall_seconds": round(time.perf_counter() - started, 1), **results.machine(device),
     }
     losses = [round(v, 4) for v in history.losses[:: max(1, len(history.losses) // 100)]]
     curve = {"loss": losses, "validation": history.validation}

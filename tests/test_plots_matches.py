@@ -38,7 +38,7 @@ def test_a_line_per_match_and_the_best_is_thickest():
     assert lines[0].get_linewidth() > lines[1].get_linewidth()
     assert lines[0].xy1 == (4.0, 4.0)  # the middle of cell (0, 0) of an image of 16 x 8
     left, right = figure.axes
-    assert left.get_title() == "same" and sorted(t.get_text() for t in right.texts) == ["0.40", "0.90"]
+    assert left.get_title() == "same" and sorted(t.get_text() for t in right.texts) == ["0.40 x 1", "0.90 x 1"]
     assert sum(isinstance(p, Rectangle) for p in left.patches) == 2
 
 
