@@ -27,7 +27,7 @@ def test_every_notebook_that_states_its_time_states_its_memory(root, costs):
               and not {".ipynb_checkpoints", "runs"} & set(path.parts) and path not in should_be
               and path.name not in UNMEASURED]
     assert [str(path) for path in silent] == []
-    assert len(should_be) > 50
+    assert len(should_be) >= 50
 
 
 def test_every_measured_page_exists(root, costs):
