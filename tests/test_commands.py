@@ -292,7 +292,7 @@ def test_the_longest_page_is_executed_first(sources):
         (sources / f"{name}.ipynb").write_text(" " * size)
     order = lambda: "".join(path.stem for path in execute_notebooks.notebooks(sources, {}))  # noqa: E731
     assert order() == "dcba"
-    costs = {f"{name}.ipynb": {"seconds": seconds} for name, seconds in zip("abd", (300, 20, 100))}
+    costs = {f"{name}.ipynb": {"seconds": seconds} for name, seconds in zip(("a", "b", "d"), (300, 20, 100))}
     (sources / execute_notebooks.COSTS).parent.mkdir(parents=True, exist_ok=True)
     (sources / execute_notebooks.COSTS).write_text(json.dumps({"pages": costs}))
     assert order() == "cadb"
