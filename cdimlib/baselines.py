@@ -220,13 +220,6 @@ def as_result(runs: Sequence[dict], **fields) -> dict:
     }
 
 
-def first_row(benchmark: str, folder=None) -> list[dict]:
-    """Results of colours and textures with a learned metric, learned and tested on a set of people: the first row of
-    its tables, by which a network that has learned less than that can be told."""
-    found = results.load("people", folder, row="colour-texture-metric", track="classical")
-    return [r for r in found if r["data"]["name"] == benchmark]
-
-
 def run_people(row: str, seed: int, source: Encoder, *targets: Encoder, budget: str = "classical", **fields) -> dict:
     """A classical row on people: choose on validation and learn on ``source``, test there and on every target, once.
 

@@ -21,7 +21,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from . import results
-from .baselines import first_row
 from .data import Benchmark, load, option
 from .data.augment import PersonInput
 from .data.people import home
@@ -404,10 +403,10 @@ def beside(paper: str, table: int, found: list[dict], benchmark: str, *, first: 
 
     found: results, of one budget; of a table with several data sets the benchmark's own is shown. A toy town has none
     and stands beside all of them: a stand-in, whose numbers say something about each other and not about the paper's.
-    first: begin with colours and textures (:func:`cdimlib.baselines.first_row`), from images of 128 x 64.
+    first: begin with colours and textures (:func:`cdimlib.results.first_row`), from images of 128 x 64.
     """
     printed, rows, lines = results.paper_table(paper, table), TABLES[paper, table], []
-    if first and (classical := first_row(benchmark)):
+    if first and (classical := results.first_row(benchmark)):
         line = {"paper's data": None, "protocol": "single query", "method": "colour and texture, learned metric",
                 "our row": "colour-texture-metric"}  # fmt: skip
         for metric in ("acc@1", "mAP"):

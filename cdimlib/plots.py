@@ -11,14 +11,15 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import rc_params_from_file
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 RIGHT, WRONG = "#0b7d3e", "#c0392b"  # frames, beside the words "right" and "wrong" for those who see no difference
 STYLE = Path(__file__).with_name("book.mplstyle")
 FONT = 9  # points, as in STYLE
-#: seaborn's "colorblind"
-PALETTE = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9")
+#: seaborn's "colorblind", as in STYLE
+PALETTE = tuple(rc_params_from_file(STYLE, use_default_template=False)["axes.prop_cycle"].by_key()["color"])
 INK = "#262626"
 
 

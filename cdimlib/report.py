@@ -256,9 +256,13 @@ def summary(folder: str | Path | None = None) -> pd.DataFrame:
     return pd.concat(counts, axis=1, keys=["tables", "claims"]).reindex(MODULES)
 
 
+def line_by_line(entries: list[dict]) -> str:
+    """JSON with an entry on each line: a change of one shows as one."""
+    return "[\n" + ",\n".join(f" {json.dumps(entry)}" for entry in entries) + "\n]\n"
+
+
 def write_index(path: str | Path | None = None) -> Path:
     """Write :func:`index` to data/results/INDEX.json (``make index`` after runs were added)."""
     path = Path(path or results.ROOT / "results" / "INDEX.json")
-    text = "[\n" + ",\n".join(f" {json.dumps(line)}" for line in index()) + "\n]\n"
-    save_atomically(path, lambda part: part.write_text(text))
+    save_atomically(path, lambda part: part.write_text(line_by_line(index())))
     return path

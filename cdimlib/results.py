@@ -195,6 +195,13 @@ def compare(
     return pd.DataFrame(lines)
 
 
+def first_row(benchmark: str, folder=None) -> list[dict]:
+    """Results of colours and textures with a learned metric, learned and tested on a set of people: the first row of
+    its tables, by which a network that has learned less than that can be told."""
+    found = load("people", folder, row="colour-texture-metric", track="classical")
+    return [r for r in found if r["data"]["name"] == benchmark]
+
+
 def bench(start: str) -> pd.DataFrame:
     """What ``make bench`` measured, of the tasks whose titles begin with ``start``: seconds and peak memory beside the
     input of each version, and how many times as fast, and as small, as the first of its task it is."""

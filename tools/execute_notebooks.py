@@ -99,7 +99,7 @@ def execute(root: Path, out: Path, environment: dict[str, str], jobs: int | None
     config = yaml.safe_load((root / "_config.yml").read_text()) or {}
     settings, cache, lock = config.get("execute", {}), open_cache(out), Lock()
     jobs = jobs or side_by_side()
-    environment = {**without_backend(environment), "OMP_NUM_THREADS": str(max(1, cores() // jobs))}
+    environment = {**environment, "OMP_NUM_THREADS": str(max(1, cores() // jobs))}
     failed = []
 
     def one(path: Path) -> str:

@@ -3,7 +3,6 @@ the grid, for the report card), and the table in the README."""
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from pathlib import Path
@@ -46,7 +45,7 @@ def with_table(text: str) -> str:
 
 def left() -> str:
     """The text of data/results/GRID.json."""
-    return "[\n" + ",\n".join(f" {json.dumps(line)}" for line in grid.standing(grid.all_jobs())) + "\n]\n"
+    return report.line_by_line(grid.standing(grid.all_jobs()))
 
 
 if __name__ == "__main__":
