@@ -84,12 +84,17 @@ def sources(printed: pd.DataFrame) -> dict[str, str | None]:
     return {name: next(iter(found[printed["dataset"] == name].dropna()), None) for name in printed["dataset"].unique()}
 
 
+def kind(run: dict) -> tuple[str, str, str]:
+    """What runs must share to be averaged over seeds: training set, track and budget."""
+    return run["data"]["name"], run["track"], run.get("budget", "")
+
+
 def seeds_of(runs: list[dict], row: str) -> int:
     """The largest number of seeds of a row within one training set, track and budget."""
     groups = {}
     for run in runs:
         if run["row"] == row:
-            groups.setdefault((run["data"]["name"], run["track"], run.get("budget")), set()).add(run["seed"])
+            groups.setdefault(kind(run), set()).add(run["seed"])
     return max(map(len, groups.values()), default=0)
 
 
@@ -151,7 +156,6 @@ def numbers(paper: str, folder: str | Path | None = None) -> pd.DataFrame:
     over seeds of one budget: the one with most seeds, among equals that of most of the table's cells, among those the
     longest training), data and budget of ours."""
     lines, runs = [], results.load(paper, folder)
-    kind = lambda r: (r["data"]["name"], r["track"], r.get("budget", ""))  # noqa: E731
     for (name, table), rows in sorted(tables().items()):
         if name != paper:
             continue
@@ -177,11 +181,10 @@ def pair(runs: list[dict], better: str, base: str) -> tuple[list[dict], list[dic
     """
     stage1 = lambda budget: re.sub(r"(-[\d.]+ep)-[\d.]+ep-m[\d.]+", r"\1", budget)  # noqa: E731
     groups = []
-    key = lambda r: (r["data"]["name"], r["track"], r.get("budget", ""))  # noqa: E731
-    for data, track, budget in {key(r) for r in runs if r["row"] == better}:
+    for data, track, budget in {kind(r) for r in runs if r["row"] == better}:
         kin = {budget, stage1(budget)}
-        near = [r for r in runs if key(r)[:2] == (data, track) and (key(r)[2] in kin or stage1(key(r)[2]) == budget)]
-        a, b = [r for r in near if r["row"] == better and key(r)[2] == budget], [r for r in near if r["row"] == base]
+        near = [r for r in runs if kind(r)[:2] == (data, track) and (kind(r)[2] in kin or stage1(kind(r)[2]) == budget)]
+        a, b = [r for r in near if r["row"] == better and kind(r)[2] == budget], [r for r in near if r["row"] == base]
         common = {r["seed"] for r in a} & {r["seed"] for r in b}
         a, b = ([r for r in group if r["seed"] in common] for group in (a, b))
         groups.append((len(common), sum(r["wall_seconds"] for r in a), data, budget, a, b))
