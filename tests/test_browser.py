@@ -2,7 +2,7 @@
 
 The book under test is the one that ``make smoke-book`` rendered, or the folder that CDIM_BOOK_HTML names. Without
 Chromium or without a book these tests are skipped, unless CI=true. A page is opened once and looked at as on a desktop
-and on a phone, in light and in dark; the tests share what was seen.
+and on a phone, in light and in dark; the tests share what was seen, so a page stays in one process.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def seen(browser, site):
     return look
 
 
-each_page = pytest.mark.parametrize("page", pages())
+each_page = pytest.mark.parametrize("page", [pytest.param(p, marks=pytest.mark.xdist_group(p)) for p in pages()])
 
 
 def test_there_are_pages(site):
