@@ -45,7 +45,7 @@ test-notebooks: $(STAMP) ## every notebook, executed by nbval in the smoke profi
 	$(PY) tools/check_notebooks.py --timeout $(CELL_TIMEOUT) --book _build/smoke $(NOTEBOOKS)
 
 test-book: smoke-book ## the book's structure, and the rendered pages in a browser
-	OMP_NUM_THREADS=1 $(PY) -m pytest $(SIDE_BY_SIDE) --dist loadgroup tests/test_book.py tests/test_browser.py --durations=5
+	OMP_NUM_THREADS=1 $(PY) -m pytest $(SIDE_BY_SIDE) tests/test_book.py tests/test_browser.py --durations=5
 
 smoke-book: $(STAMP) ## a quick book in the smoke profile, in _build/smoke
 	@$(PY) tools/build_book.py --profile smoke --out _build/smoke

@@ -83,6 +83,8 @@ class PersonRun:
     needs one where no batch normalisation follows; alpha: of the descriptor; rerank: judge re-ranked lists too.
     validation: share of training identities held out to choose a checkpoint, ``evaluations`` times; with 0 all are
     trained on and the last weights are taken, which looks at no test image either.
+    precision: see :class:`~cdimlib.training.TrainConfig`; compile: run the network through ``torch.compile``, in one
+    process only: pays in a long training on a GPU.
     label: a word for the file name, to tell runs apart that differ in other settings.
     also: further benchmarks whose test sets the same weights are judged on, after training; a town's name may be
     followed by knobs ("toytown-plaza lookalikes=1"). A result's metrics are keyed by these words.

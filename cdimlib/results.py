@@ -204,20 +204,27 @@ def first_row(benchmark: str, folder=None) -> list[dict]:
 
 def bench(start: str) -> pd.DataFrame:
     """What ``make bench`` measured, of the tasks whose titles begin with ``start``: seconds and peak memory beside the
-    input of each version, and how many times as fast, and as small, as the first of its task it is."""
-    kept = json.loads((ROOT / "results" / "bench" / "ranking.json").read_text(encoding="utf8"))
-    lines = []
-    for part in (part for part in kept["tables"] if part["title"].startswith(start)):
-        for row in part["rows"]:
-            lines.append({"task": part["title"], "version": row["name"], "seconds": row["seconds"],
-                          "times as fast": row["faster"], "CPU seconds": row["CPU seconds"],
-                          "peak MiB": row["peak MiB"], "times as small": row["smaller"]})
-    return pd.DataFrame(lines)
+    input of each version, and how many times as fast, and as small, as the first of its task it is; or what else that
+    table holds. ``attrs["machine"]`` says where."""
+    lines, machine = [], ""
+    for path in sorted((ROOT / "results" / "bench").glob("*.json")):
+        kept = json.loads(path.read_text(encoding="utf8"))
+        for part in (part for part in kept["tables"] if part["title"].startswith(start)):
+            lines += [{"task": part["title"], **row} for row in part["rows"]]
+            machine = kept["machine"]
+    if not lines:
+        raise ValueError(f"no table in {ROOT / 'results' / 'bench'} begins with {start!r}: run `make bench`")
+    names = {"name": "version", "faster": "times as fast", "smaller": "times as small"}
+    frame = pd.DataFrame(lines).rename(columns=names).drop(columns="less CPU", errors="ignore")
+    frame.attrs["machine"] = machine
+    return frame
 
 
 def tidy(frame: pd.DataFrame):
-    """A table for a page: no row numbers, a dash where the paper prints nothing, two decimals."""
-    return frame.style.hide(axis="index").format(precision=2, na_rep="–")
+    """A table for a page: no row numbers, a dash where the paper prints nothing, two decimals; long words have room."""
+    long = [name for name in frame if any(isinstance(value, str) and len(value) > 40 for value in frame[name])]
+    styled = frame.style.hide(axis="index").format(precision=2, na_rep="–")
+    return styled.set_properties(subset=long, **{"min-width": "15em", "text-align": "left"})
 
 
 def gain(

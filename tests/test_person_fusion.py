@@ -328,6 +328,20 @@ class TestRuns:
         assert start.any() and len(list(tmp_path.glob("grn-*.pt"))) == 2, "stage 1 does not depend on it"
         assert "mask_lr" not in run.settings and still.settings["mask_lr"] == 0
 
+    @pytest.mark.parametrize("row", ["fusion", "fmn"])
+    def test_a_compiled_network_trains_alike_and_is_left_plain(self, row, world, monkeypatch):
+        """Compiled by dynamo alone: a compiler of C++ need not be here."""
+        calls, plain = [], torch.compile
+        monkeypatch.setattr(torch, "compile", lambda f: calls.append(f) or plain(f, backend="eager"))
+        run = pe.PersonRun(row, **TINY | {"margin": 0.1})
+        (net, histories), (compiled, again) = (
+            pe.train_person(replace(run, compile=way), world, progress=False) for way in (False, True)
+        )
+        assert len(calls) == (2 if row == "fmn" else 1)
+        for one, other in zip(histories, again, strict=True):
+            np.testing.assert_allclose(one.losses, other.losses, rtol=1e-4)
+        assert net.state_dict().keys() == compiled.state_dict().keys()
+
     def test_held_out_people_choose_the_checkpoint(self, world):
         run = pe.PersonRun("fusion", **TINY, validation=0.25, evaluations=3)
         (result,), _ = pe.run_person(run, bench=world, progress=False)

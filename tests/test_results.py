@@ -1,11 +1,15 @@
 """Results: written, read and compared; intervals against a plain bootstrap."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cdimlib import results
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def make(row="ours", seed=0, ranks=(1, 2, 1, 11), **more):
@@ -132,3 +136,29 @@ def test_compare_keeps_what_was_trained_on_another_set_of_the_table_apart(tmp_pa
     assert line()["ours acc@1"] == "not run"
     results.save(run("dukemtmc-reid", {"dukemtmc-reid": 40.0}), tmp_path)
     assert line()["ours acc@1"] == "40.0" and line()["seeds"] == 1
+
+
+def test_benchmarks_are_read_from_every_file(tmp_path, monkeypatch):
+    row = {"name": "plain", "seconds": 2.0, "faster": 1.0, "less CPU": 1.0, "peak MiB": 4.0, "smaller": 1.0}
+    quick = row | {"name": "ours", "seconds": 0.5, "faster": 4.0, "pairs/s": 800.0}
+    files = {"a": [{"title": "Search, small", "rows": [row, quick]}],
+             "b": [{"title": "Search, large", "rows": [row]}, {"title": "Draw", "rows": [{"name": "x", "share": 3.0}]}]}
+    (place := tmp_path / "results" / "bench").mkdir(parents=True)
+    for name, tables in files.items():
+        (place / f"{name}.json").write_text(json.dumps({"machine": f"m-{name}", "tables": tables}))
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    found = results.bench("Search")
+    assert list(found["task"]) == ["Search, small"] * 2 + ["Search, large"]
+    assert found["times as fast"][1] == 4 and found["pairs/s"][1] == 800 and "less CPU" not in found
+    assert results.bench("Draw").to_dict("records") == [{"task": "Draw", "version": "x", "share": 3}]
+    assert results.bench("Draw").attrs["machine"] == "m-b"
+    with pytest.raises(ValueError, match="begins with 'Fly': run `make bench`"):
+        results.bench("Fly")
+
+
+def test_what_the_pages_show_of_benchmarks_was_measured():
+    text = "".join(path.read_text(encoding="utf8") for path in sorted((ROOT / "book").rglob("*.ipynb")))
+    asked = re.findall(r'results\.bench\(\\"(.+?)\\"\)', text)
+    assert len(asked) >= 10
+    for start in asked:
+        assert len(results.bench(start)) >= 2, start

@@ -200,14 +200,15 @@ class ToyTown:
         )
 
     def render(self, people, camera, *, view=0.0, phase=40.0, shift=(0.0, 0.0), zoom=1.0, occluder="none", side=0.15,
-               passer=PASSERS, place=(0.3, 0.5, 0.5), light=(0.0, 0.0, 0.0, 0.0), device="cpu", chunk=64) -> Tensor:
+               passer=PASSERS, place=(0.3, 0.5, 0.5), light=(0.0, 0.0, 0.0, 0.0), device="cpu", chunk=None) -> Tensor:
         """Photograph people: uint8 [N, 3, rows, columns]. Every argument is one for all images, or one per image.
 
         people: numbers or :class:`Person`. camera: number or :class:`Camera`. view: degrees, 0 facing the camera, 90 to
         the right of the image, 180 from behind. phase: degrees of the walking cycle, nan stands still. shift: (right,
         up) in box widths and heights. zoom: size in the box, 1 fills it. occluder: of OCCLUDERS, or "none"; side: where
         it stands, from the middle; passer: who the passer-by is. place: in 0 .. 1, which piece of the backdrop and of
-        the sensor's grain. light: brightness, red, green and blue of the moment, in standard deviations.
+        the sensor's grain. light: brightness, red, green and blue of the moment, in standard deviations. chunk: images
+        to draw at a time; None is 64, on a CPU fewer of large ones, whose maps would not stay in its cache.
         Nothing is random. The camera's light, backdrop, blur and noise follow the town's knobs, the rest is as told.
         """
         told = dict(view=view, phase=phase, zoom=zoom, occluder=occluder, side=side, passer=passer)
@@ -225,6 +226,7 @@ class ToyTown:
             raise ValueError(f"the town has {last + 1} cameras, 0 to {last} (got {bad[0]})")
         who = [p if isinstance(p, Person) else self.person(p) for p in who]
         where = [c if isinstance(c, Camera) else self.place.cameras[c] for c in where]
+        chunk = chunk or (64 if str(device) != "cpu" else min(64, max(1, 2**19 // (self.pixels[0] * self.pixels[1]))))
         cuts = [slice(i, i + chunk) for i in range(0, count, chunk)]
         return torch.cat([self._render(who[c], where[c], device, **{k: v[c] for k, v in told.items()}) for c in cuts])
 

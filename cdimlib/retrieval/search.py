@@ -78,12 +78,11 @@ class VectorIndex:
 
     metric and scores are :class:`VectorMatcher`'s ("euclidean": minus the distance; "cosine"), or the "inner" product.
     faiss: True, False, or None: if it is installed, where it pays: for one query in at least ``PAYS`` vectors, on one
-    thread. Measured with 128 and 512 numbers: on one core a single query is 1.3 to 1.7 times as fast with it in 10,000
-    vectors and 2 to 3 times in 100,000; on two cores (``make bench``; the table is on the page about galleries beyond
-    memory) it is not in these (0.8 to 1.0 times), and in 1,000, where either takes less than a millisecond, it is. For
-    4 queries at once FAISS is 1.2 to 1.7 times as fast on two cores, from 16 on mostly torch, up to 4 times. Both read
-    the same array. What they find is scored again in double precision, so they agree; of equally good images the one
-    given first comes first.
+    thread. Measured with 128 and 512 numbers (``make bench``; the table is on the page about galleries beyond memory):
+    on one thread a single query is 1.2 to 1.9 times as fast with it in 10,000 vectors and 1.9 to 3 times in 100,000; on
+    two threads it is not (0.7 to 0.9 times). For 4 queries at once FAISS is 0.9 to 1.4 times as fast on one thread and
+    1.1 to 2.2 times on two; from 16 on mostly torch is, up to 5 times. Both read the same array. What they find is
+    scored again in double precision, so they agree; of equally good images the one given first comes first.
     """
 
     PAYS, SPARE, BLOCK = 10_000, 8, 2**23

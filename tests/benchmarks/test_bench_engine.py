@@ -2,18 +2,18 @@
 
 Usual: JPEG files, decoded by PIL, torchvision's transforms image by image, a DataLoader with two workers. Ours: the
 same images as uint8 in memory, augmented in batches where they are. Both flip, pad and crop, erase and normalise, at
-256 x 128. ``make bench`` prints the tables; nothing here asserts a time. On a GPU the batches are made on it.
+256 x 128. On a GPU the batches are made on it.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import time
 
 import numpy as np
 import pytest
 import torch
+from measuring import MIB, compare, keep
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as T
@@ -63,17 +63,6 @@ class Files(Dataset):
             return self.transform(image.convert("RGB")), self.labels[i]
 
 
-def seconds(epoch, repeats=3):
-    """(wall, processor seconds of this process and its children that ended) of the fastest of a few epochs."""
-    times = []
-    for _ in range(repeats):
-        before, started = os.times(), time.perf_counter()
-        epoch()
-        wall, after = time.perf_counter() - started, os.times()
-        times.append((wall, sum(after[:4]) - sum(before[:4])))
-    return min(times)
-
-
 def test_data_path(split, tmp_path):
     """Images a second of one epoch, first batch to last."""
     device, view = pick_device(), PersonInput(PIXELS, pad=PAD, erase=0.5)
@@ -92,17 +81,16 @@ def test_data_path(split, tmp_path):
             torch.cuda.synchronize()
 
     ours()  # warm
-    rows = [(f"files, PIL, {w or 'no'} workers", *seconds(lambda w=w: usual(w))) for w in (WORKERS, 0)]
-    rows.append(("resident uint8, batched", *seconds(ours)))
-    where = f"{device}, {torch.get_num_threads()} thread(s)"
-    print(f"\nData path, {COUNT} images of {PIXELS[0]} x {PIXELS[1]}, batches of {BATCH}, {where}")
-    print(f"{'':28}{'images/s':>10}{'faster':>9}{'core-ms/image':>15}{'less':>8}")
-    base = rows[0]
-    for name, wall, cpu in rows:
-        print(f"{name:28}{COUNT / wall:10.0f}{base[1] / wall:8.1f}x{1e3 * cpu / COUNT:15.3f}{base[2] / cpu:7.1f}x")
-    stored, decoded = sum(p.stat().st_size for p in files.paths) / 2**20, split.images.numel() / 2**20
-    print(f"in memory: {decoded:.0f} MiB as uint8 (Market-1501's training set: {12_936 * 98_304 / 2**30:.1f} GiB); "
-          f"as files: {stored:.0f} MiB")  # fmt: skip
+    stored, decoded = sum(p.stat().st_size for p in files.paths) / MIB, split.images.numel() / MIB
+    compare(
+        f"Data path on {device}, {torch.get_num_threads()} thread(s): {COUNT} images of {PIXELS[0]} x {PIXELS[1]}, "
+        f"batches of {BATCH} (as uint8 {decoded:.0f} MiB, as files {stored:.0f} MiB)",
+        {
+            f"files, PIL, {WORKERS} workers": lambda: usual(WORKERS), "files, PIL, no workers": lambda: usual(0),
+            "resident uint8, batched": ours,
+        },
+        each=(COUNT, "images"),
+    )  # fmt: skip
 
 
 def test_training_step(split):
@@ -121,15 +109,14 @@ def test_training_step(split):
         rows[name] = (history.data_seconds, history.model_seconds)
     with autocast(device, "auto"):
         precision = "bf16" if torch.is_autocast_enabled(device.type) else "fp32"
-    print(f"\nTraining ResNet-18, {PIXELS[0]} x {PIXELS[1]}, batches of {size}, {device}, {precision}, {steps} steps")
-    print(f"{'':22}{'images/s':>10}{'data ms/image':>15}{'model ms/image':>16}{'data':>8}")
+    table = []
     for name, (data, net) in rows.items():
-        each, share = 1e3 / (steps * size), data / (data + net)
-        print(f"{name:22}{1e3 / each / (data + net):10.1f}{data * each:15.3f}{net * each:16.3f}{share:8.2%}")
-    if gpu:  # on a CPU the share above says it better than two timings of seconds each
-        whole, alone = (sum(times) for times in rows.values())
-        print(f"speed with data: {alone / whole:.1%} of that on one fixed batch")
-    print(f"peak memory {peak_memory(device) or 0:.0f} MiB")
+        each = 1e3 / (steps * size)
+        table.append({"name": name, "images/s": 1e3 / each / (data + net), "data ms/image": data * each,
+                      "model ms/image": net * each, "data (%)": 100 * data / (data + net)})  # fmt: skip
+    # On a CPU the share of the data says more than two timings of seconds each.
+    keep(f"Training ResNet-18 on {device}, {precision}: {PIXELS[0]} x {PIXELS[1]}, batches of {size}, {steps} steps, "
+         f"peak {peak_memory(device) or 0:.0f} MiB", table)  # fmt: skip
 
 
 def test_usual_transforms_agree_in_kind(split):

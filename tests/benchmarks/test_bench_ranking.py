@@ -1,26 +1,14 @@
-"""What the library's search and ranking tools cost, beside the plain way of doing it, in one run on one machine.
-
-``make bench`` prints the tables; nothing here asserts a time. The contenders of a table take turns, the fastest turn
-of each counts, and what they compute is compared. ``CDIM_BENCH=small`` is a quick look; ``CDIM_BENCH=market`` adds
-re-ranking and temporal lifting at the size of Market-1501 (3,368 queries, 15,913 gallery images; about 3 GiB).
-``CDIM_BENCH_JSON=file`` writes the tables down, with ``CDIM_BENCH_NOTE`` as a remark on the machine.
-"""
+"""What the library's search and ranking tools cost, beside the plain way of doing it, in one run on one machine."""
 
 from __future__ import annotations
 
-import ctypes
-import json
-import os
-import platform
-import time
-import tracemalloc
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from measuring import MIB, SIZE, compare
 from references import dense_reranking, looped_lift, sorted_metrics
 
 from cdimlib.models.matcher import VectorMatcher
@@ -31,84 +19,6 @@ SIZES = {  # queries x gallery of metrics, re-ranking, temporal lifting
     "small": ((500, 3_000), (200, 1_000), (100, 1_000)), "promised": (MARKET, (1_000, 5_000), (500, 5_000)),
 }  # fmt: skip
 SIZES["market"] = SIZES["promised"]
-SIZE = os.environ.get("CDIM_BENCH", "promised")
-REPEATS, PATIENCE = 3, 15.0  # turns of each contender; CPU seconds of a table after which no further turn begins
-MIB = 2**20
-TABLES = []
-
-
-@pytest.fixture(scope="module", autouse=True)
-def report():
-    """Refuse an unknown size; write the tables down at the end."""
-    if SIZE not in SIZES:
-        pytest.fail(f"CDIM_BENCH must be one of {', '.join(SIZES)}, not {SIZE!r}")
-    yield
-    if os.environ.get("CDIM_BENCH_JSON"):
-        path = Path(os.environ["CDIM_BENCH_JSON"])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        about = {"machine": machine(), "note": os.environ.get("CDIM_BENCH_NOTE", ""), "date": time.strftime("%Y-%m-%d")}
-        versions = {"numpy": np.__version__, "torch": torch.__version__, "python": platform.python_version()}
-        path.write_text(json.dumps(about | {"versions": versions, "tables": TABLES}, indent=1) + "\n")
-        print(f"\nwritten: {path}")
-
-
-def machine():
-    """The machine in words."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} of them used by torch"
-
-
-def peak_of(run, cpu):
-    """Peak MiB of new memory while it runs once more: what the system counts, or what Python traces if that is more."""
-    status = Path("/proc/self/status")
-    read = lambda key: int(status.read_text().split(f"{key}:")[1].split()[0]) / 1024  # noqa: E731
-    peak = 0.0
-    try:
-        ctypes.CDLL(None).malloc_trim(0)  # give back what is free, so that what is used again counts
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
-        before = read("VmRSS")
-        run()
-        peak = max(0.0, read("VmHWM") - before)
-    except (OSError, AttributeError, TypeError):  # not Linux
-        cpu = 0.0
-    if cpu < 1:  # tracing is slow
-        tracemalloc.start()
-        run()
-        peak = max(peak, tracemalloc.get_traced_memory()[1] / MIB)
-        tracemalloc.stop()
-    return peak
-
-
-def compare(title, contenders, check=None):
-    """Print and keep a table: the contenders {name: run} in turn, ratios to the first; ``check`` sees the results."""
-    best, results, started = dict.fromkeys(contenders, (np.inf, np.inf)), {}, time.process_time()
-    for _ in range(REPEATS):
-        for name, run in contenders.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            results[name] = run()
-            best[name] = tuple(map(min, best[name], (time.perf_counter() - wall, time.process_time() - cpu)))
-        if time.process_time() - started > PATIENCE:
-            break
-    if check:
-        check(*results.values())
-    results.clear()
-    rows = []
-    for name, run in contenders.items():
-        (seconds, cpu), memory = best[name], max(peak_of(run, best[name][1]), 0.01)
-        first = rows[0] if rows else {"seconds": seconds, "CPU seconds": cpu, "peak MiB": memory}
-        ratios = [first["seconds"] / seconds, first["CPU seconds"] / cpu, first["peak MiB"] / memory]
-        values = [seconds, ratios[0], cpu, ratios[1], memory, ratios[2]]
-        names = ["seconds", "faster", "CPU seconds", "less CPU", "peak MiB", "smaller"]
-        rows.append({"name": name} | {n: float(f"{v:.4g}") for n, v in zip(names, values, strict=True)})
-    TABLES.append({"title": title, "rows": rows})
-    print(f"\n{title}\n{'':46}{'seconds':>10}{'faster':>9}{'CPU s':>10}{'less':>9}{'peak MiB':>10}{'smaller':>9}")
-    for r in rows:
-        times = f"{r['seconds']:10.4f}{r['faster']:8.1f}x{r['CPU seconds']:10.4f}{r['less CPU']:8.1f}x"
-        print(f"{r['name']:46}{times}{r['peak MiB']:10.1f}{r['smaller']:8.1f}x")
 
 
 def people(queries, gallery, identities, seed=0):
@@ -186,13 +96,21 @@ def test_market_size():
 @pytest.mark.skipif(not find_spec("faiss"), reason="needs FAISS")
 @pytest.mark.parametrize("gallery", [1_000, 10_000, 100_000][: 2 if SIZE == "small" else 3])
 @pytest.mark.parametrize("dimension", [128, 512])
-def test_vector_search(gallery, dimension):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_vector_search(gallery, dimension, threads, request):
     """From which size on FAISS pays: see VectorIndex, which says what was measured."""
+    import faiss
+
+    for use, now in ((torch.set_num_threads, torch.get_num_threads()),
+                     (faiss.omp_set_num_threads, faiss.omp_get_max_threads())):  # fmt: skip
+        request.addfinalizer(partial(use, now))
+        use(threads)
     stored, *asked = (torch.randn(n, dimension) for n in (gallery, 1, 4, 16, 64))
     indexes = {"torch": VectorIndex(stored, faiss=False), "FAISS": VectorIndex(stored, faiss=True)}
     for queries in asked:
         compare(
-            f"The 10 nearest of {gallery:,} vectors of {dimension} numbers, queries at a time: {len(queries)}",
+            f"The 10 nearest of {gallery:,} vectors of {dimension} numbers, threads: {threads}, "
+            f"queries at a time: {len(queries)}",
             {name: partial(index.search, queries) for name, index in indexes.items()},
             lambda ours, theirs: torch.testing.assert_close(ours[1], theirs[1]),
         )

@@ -1,7 +1,6 @@
 """Galleries on disk beside galleries in memory, and two stages beside scoring everything; ratios, in one run.
 
-Random features of the papers' sizes: 512 numbers, maps of 128 x 24 x 8. ``make bench`` prints the tables; nothing here
-asserts a time. What is found is compared. ``CDIM_BENCH=small`` is a quick look. Files are read from the system's cache.
+Random features of the papers' sizes: 512 numbers, maps of 128 x 24 x 8. Files are read from the system's cache.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_bench import MIB, SIZE, compare
+from measuring import MIB, SIZE, compare
 
 from cdimlib.models.qaconv import QAConv
 from cdimlib.retrieval import VectorIndex, similarity
@@ -21,12 +20,7 @@ from cdimlib.retrieval.shards import two_stage, write_gallery
 VECTORS, MAPS = (10_000, 256) if SIZE == "small" else (100_000, 1_024)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def unit(*shape):
@@ -58,9 +52,11 @@ def test_vectors(galleries, queries):
         for found in shards:
             assert torch.equal(memory[1], found[1]) and torch.equal(memory[0], found[0])
 
-    compare(f"The 10 nearest of {VECTORS:,} vectors of 512 numbers, {queries} at a time", contenders, check)
+    compare(f"Galleries on disk, the 10 nearest of {VECTORS:,} vectors of 512 numbers, one thread, {queries} at a time",
+            contenders, check)  # fmt: skip
     half = galleries[1]
-    compare(f"The same in half precision ({half.shards[0]['bytes'] / half.shards[0]['count']:.0f} bytes an image)",
+    size = half.shards[0]["bytes"] / half.shards[0]["count"]
+    compare(f"Galleries on disk, {queries} at a time in half precision ({size:.0f} bytes an image)",
             {"half precision, shards of 65,536": partial(half.search, "inner", asked, 10)})  # fmt: skip
 
 
@@ -81,4 +77,5 @@ def test_two_stages(tmp_path):
         assert all((found[0] <= memory[0] + 1e-6).all() for found in short)
 
     size = sum(entry["bytes"] for entry in sides[1].shards) / MIB
-    compare(f"4 queries, {MAPS:,} maps of 128 x 24 x 8 ({size:.0f} MiB on disk)", contenders, check)
+    title = f"Two stages, one thread: 4 queries, {MAPS:,} maps of 128 x 24 x 8 ({size:.0f} MiB on disk)"
+    compare(title, contenders, check)
