@@ -222,6 +222,7 @@ def bench(start: str) -> pd.DataFrame:
 
 def tidy(frame: pd.DataFrame):
     """A table for a page: no row numbers, a dash where the paper prints nothing, two decimals; long words have room."""
+    frame = frame.reset_index(drop=True)
     long = [name for name in frame if any(isinstance(value, str) and len(value) > 40 for value in frame[name])]
     styled = frame.style.hide(axis="index").format(precision=2, na_rep="–")
     return styled.set_properties(subset=long, **{"min-width": "15em", "text-align": "left"})
