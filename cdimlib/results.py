@@ -205,18 +205,19 @@ def first_row(benchmark: str, folder=None) -> list[dict]:
 def bench(start: str) -> pd.DataFrame:
     """What ``make bench`` measured, of the tasks whose titles begin with ``start``: seconds and peak memory beside the
     input of each version, and how many times as fast, and as small, as the first of its task it is; or what else that
-    table holds. ``attrs["machine"]`` says where."""
-    lines, machine = [], ""
-    for path in sorted((ROOT / "results" / "bench").glob("*.json")):
+    table holds. Where is a column, or, if all was measured on one machine, ``attrs["machine"]``."""
+    lines = []
+    for path in sorted((ROOT / "results" / "bench").rglob("*.json")):
         kept = json.loads(path.read_text(encoding="utf8"))
         for part in (part for part in kept["tables"] if part["title"].startswith(start)):
-            lines += [{"task": part["title"], **row} for row in part["rows"]]
-            machine = kept["machine"]
+            lines += [{"machine": kept["machine"], "task": part["title"], **row} for row in part["rows"]]
     if not lines:
         raise ValueError(f"no table in {ROOT / 'results' / 'bench'} begins with {start!r}: run `make bench`")
     names = {"name": "version", "faster": "times as fast", "smaller": "times as small"}
     frame = pd.DataFrame(lines).rename(columns=names).drop(columns="less CPU", errors="ignore")
-    frame.attrs["machine"] = machine
+    if frame["machine"].nunique() == 1:
+        machine = frame.pop("machine")[0]
+        frame.attrs["machine"] = machine
     return frame
 
 

@@ -148,6 +148,7 @@ def test_benchmarks_are_read_from_every_file(tmp_path, monkeypatch):
         (place / f"{name}.json").write_text(json.dumps({"machine": f"m-{name}", "tables": tables}))
     monkeypatch.setattr(results, "ROOT", tmp_path)
     found = results.bench("Search")
+    assert list(found.pop("machine")) == ["m-a", "m-a", "m-b"]
     assert list(found["task"]) == ["Search, small"] * 2 + ["Search, large"]
     assert found["times as fast"][1] == 4 and found["pairs/s"][1] == 800 and "less CPU" not in found
     assert results.bench("Draw").to_dict("records") == [{"task": "Draw", "version": "x", "share": 3}]

@@ -1,4 +1,8 @@
-"""Every benchmark's tables as a file of their own: ``CDIM_BENCH_JSON=folder``, with ``CDIM_BENCH_NOTE`` as a remark."""
+"""Every benchmark's tables as a file of their own: ``CDIM_BENCH_JSON=folder``, with ``CDIM_BENCH_NOTE`` as a remark.
+
+The pages show what lies below ``data/results/bench``, which
+``CDIM_BENCH=market CDIM_BENCH_JSON=data/results/bench make bench`` measures anew.
+"""
 
 from __future__ import annotations
 
