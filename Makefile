@@ -35,7 +35,7 @@ test: ## everything below: library, notebooks, book
 
 test-library: export CDIM_PROFILE = smoke
 test-library: $(STAMP) ## the library, the commands, the project's files
-	OMP_NUM_THREADS=1 $(PY) -m pytest $(SIDE_BY_SIDE) --dist loadfile --no-loadscope-reorder tests --ignore=tests/test_book.py --ignore=tests/test_browser.py \
+	OMP_NUM_THREADS=1 $(PY) -m pytest $(SIDE_BY_SIDE) --dist loadfile tests --ignore=tests/test_book.py --ignore=tests/test_browser.py \
 		--durations=10
 
 test-notebooks: export CDIM_PROFILE = smoke

@@ -20,15 +20,6 @@ settings.register_profile("book", deadline=None, derandomize=True, print_blob=Tr
 settings.load_profile("book")
 
 
-#: files of few and long tests: begun last, one of them would keep a single process busy at the end
-LONG = ("test_workflow", "test_distributed", "test_commands", "test_explorer_browser", "test_colab")
-
-
-def pytest_collection_modifyitems(items):
-    order = {name: place for place, name in enumerate(LONG)}
-    items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
-
-
 @pytest.fixture(autouse=True)
 def seeded():
     """Every test draws the same random numbers, whichever tests ran before it."""
