@@ -221,12 +221,28 @@ def bench(start: str) -> pd.DataFrame:
     return frame
 
 
+class Tables(list):
+    """Tables for a page, one below the other."""
+
+    def _repr_html_(self) -> str:
+        return "".join(table.to_html() for table in self)
+
+
+def bench_tables(start: str) -> Tables:
+    """What :func:`bench` finds, for a page: a table for each task, with the task above it; numbers to three digits."""
+
+    def short(value):
+        return value if isinstance(value, str) else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+    parts = bench(start).drop(columns="CPU seconds", errors="ignore").groupby("task", sort=False)
+    return Tables(
+        tidy(part.drop(columns="task").dropna(axis=1)).format(short).set_caption(task) for task, part in parts
+    )
+
+
 def tidy(frame: pd.DataFrame):
-    """A table for a page: no row numbers, a dash where the paper prints nothing, two decimals; long words have room."""
-    frame = frame.reset_index(drop=True)
-    long = [name for name in frame if any(isinstance(value, str) and len(value) > 40 for value in frame[name])]
-    styled = frame.style.hide(axis="index").format(precision=2, na_rep="–")
-    return styled.set_properties(subset=long, **{"min-width": "15em", "text-align": "left"})
+    """A table for a page: no row numbers, a dash where the paper prints nothing, two decimals."""
+    return frame.style.hide(axis="index").format(precision=2, na_rep="–")
 
 
 def gain(

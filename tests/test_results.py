@@ -153,13 +153,16 @@ def test_benchmarks_are_read_from_every_file(tmp_path, monkeypatch):
     assert found["times as fast"][1] == 4 and found["pairs/s"][1] == 800 and "less CPU" not in found
     assert results.bench("Draw").to_dict("records") == [{"task": "Draw", "version": "x", "share": 3}]
     assert results.bench("Draw").attrs["machine"] == "m-b"
+    small, large = results.bench_tables("Search")
+    assert small.caption == "Search, small" and list(small.data["version"]) == ["plain", "ours"]
+    assert results.Tables([small, large])._repr_html_().count("<caption>") == 2
     with pytest.raises(ValueError, match="begins with 'Fly': run `make bench`"):
         results.bench("Fly")
 
 
 def test_what_the_pages_show_of_benchmarks_was_measured():
     text = "".join(path.read_text(encoding="utf8") for path in sorted((ROOT / "book").rglob("*.ipynb")))
-    asked = re.findall(r'results\.bench\(\\"(.+?)\\"\)', text)
+    asked = re.findall(r'results\.bench(?:_tables)?\(\\"(.+?)\\"\)', text)
     assert len(asked) >= 10
     for start in asked:
         assert len(results.bench(start)) >= 2, start
