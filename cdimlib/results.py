@@ -216,8 +216,7 @@ def bench(start: str) -> pd.DataFrame:
     names = {"name": "version", "faster": "times as fast", "smaller": "times as small"}
     frame = pd.DataFrame(lines).rename(columns=names).drop(columns="less CPU", errors="ignore")
     if frame["machine"].nunique() == 1:
-        machine = frame.pop("machine")[0]
-        frame.attrs["machine"] = machine
+        frame.attrs["machine"] = frame.pop("machine")[0]
     return frame
 
 

@@ -17,6 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cdimlib import results
+from cdimlib.training import pick_device, save_atomically
+
 SIZE = os.environ.get("CDIM_BENCH", "promised")
 REPEATS, PATIENCE = 3, 15.0  # turns of each contender; CPU seconds of a table after which no further turn begins
 MIB = 2**20
@@ -35,11 +38,12 @@ def machine() -> str:
 
 
 def write(path: Path) -> None:
-    """The tables of a module as JSON, with the machine, the date and the versions."""
-    about = {"machine": machine(), "note": os.environ.get("CDIM_BENCH_NOTE", ""), "date": time.strftime("%Y-%m-%d")}
-    versions = {"numpy": np.__version__, "torch": torch.__version__, "python": platform.python_version()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(about | {"versions": versions, "tables": TABLES}, indent=1) + "\n")
+    """The tables of a module as JSON, with the machine, the date, the commit and the versions."""
+    ran = results.machine(pick_device())
+    about = {"machine": machine(), "note": os.environ.get("CDIM_BENCH_NOTE", "")}
+    about |= {name: ran[name] for name in ("date", "commit", "versions")}
+    text = json.dumps(about | {"tables": TABLES}, indent=1) + "\n"
+    save_atomically(path, lambda part: part.write_text(text))
     print(f"\nwritten: {path}")
 
 
@@ -85,17 +89,17 @@ def compare(title: str, contenders: dict, check=None, each: tuple[int, str] | No
 
     check: sees all results, and asserts. each: (count, "pairs") adds how many of these a second.
     """
-    best, results, started = dict.fromkeys(contenders, (np.inf, np.inf)), {}, cpu_seconds()
+    best, computed, started = dict.fromkeys(contenders, (np.inf, np.inf)), {}, cpu_seconds()
     for _ in range(REPEATS):
         for name, run in contenders.items():
             wall, cpu = time.perf_counter(), cpu_seconds()
-            results[name] = run()
+            computed[name] = run()
             best[name] = tuple(map(min, best[name], (time.perf_counter() - wall, cpu_seconds() - cpu)))
         if cpu_seconds() - started > PATIENCE:
             break
     if check:
-        check(*results.values())
-    results.clear()
+        check(*computed.values())
+    computed.clear()
     rows = []
     for name, run in contenders.items():
         (seconds, cpu), memory = best[name], max(peak_of(run, traced=best[name][1] < 1), 0.01)
