@@ -13,6 +13,8 @@ CELL_TIMEOUT ?= 300
 SIDE_BY_SIDE ?= -n auto
 PORT ?= 8000
 P ?=
+# Where a shell forbids Python to keep what it compiled, every one of some two hundred processes would compile all anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install book test test-library test-notebooks test-book smoke-book serve lint bench full grid index costs colab print release rehost clean
 

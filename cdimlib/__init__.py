@@ -22,21 +22,31 @@ def by_profile(smoke, demo, full):
 
 
 def start(seed: int = 0):
-    """Open a notebook: seed everything, set the figure style, say what runs here; returns the torch device."""
-    import torch
+    """Open a notebook: seed everything, set the figure style, say what runs here; returns the torch device.
 
-    from . import plots
-    from .training import pick_device, seed_everything
+    ImportError that names the mend where a package is missing: the first cell installs this library alone.
+    """
+    try:
+        import torch
+
+        from . import plots
+        from .training import device_name, pick_device, seed_everything
+    except ModuleNotFoundError as error:
+        raise ImportError(f"{error.name} is not installed here, and the first cell installs cdimlib alone: "
+                          f"%pip install {error.name}, then run this cell again (all that it needs: python -m cdimlib)",
+                          name=error.name) from error  # fmt: skip
 
     seed_everything(seed)
     plots.style()
     device = pick_device()
-    what = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
-    print(f"cdimlib {__version__} | torch {torch.__version__} | {what} | profile {profile()}")
+    print(f"cdimlib {__version__} | torch {torch.__version__} | {device_name(device)} | profile {profile()}")
     expect = {
+        ("cpu", "smoke"): "The smoke profile shows that a page runs: its numbers mean nothing.",
+        ("cuda", "smoke"): "The smoke profile shows that a page runs: its numbers mean nothing.",
         ("cpu", "demo"): "No GPU needed: a page takes minutes at most.",
         ("cpu", "full"): "The full profile is meant for a GPU: on a CPU expect hours; CDIM_PROFILE=demo takes minutes.",
         ("cuda", "demo"): "Pages are sized for a CPU and take minutes; CDIM_PROFILE=full is what a GPU is for.",
+        ("cuda", "full"): "The full profile is for experiments: each prints its plan and its cost before it begins.",
     }
     if (device.type, profile()) in expect:
         print(expect[device.type, profile()])

@@ -49,11 +49,10 @@ def device() -> tuple[list[str], list[str]]:
     except (ImportError, RuntimeError, OSError) as error:
         return [f"torch and torchvision do not work together ({error}): install both in one command, from one place: "
                 "pip install --force-reinstall torch torchvision"], []  # fmt: skip
-    from .training import pick_device
+    from .training import device_name, pick_device
 
-    what = f"{pick_device()}, {torch.get_num_threads()} thread(s) of {os.cpu_count()} cores"
-    if torch.cuda.is_available():
-        what = f"{torch.cuda.get_device_name()}, {torch.cuda.mem_get_info()[1] / 2**30:.0f} GiB"
+    what, gpu = device_name(pick_device()), torch.cuda.is_available()
+    what += f", {torch.cuda.mem_get_info()[1] / 2**30:.0f} GiB" if gpu else f" of {os.cpu_count()} cores"
     return [], [f"torch {torch.__version__}, torchvision {torchvision.__version__}, on {what}"]
 
 

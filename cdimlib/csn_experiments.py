@@ -92,6 +92,12 @@ class CSNRun:
         long = f"{self.steps}x{self.batch}" if self.steps else f"{self.epochs:g}ep"
         return "-".join(word for word in (f"{self.pixels[0]}x{self.pixels[1]}", long, self.label) if word)
 
+    @property
+    def stub(self) -> dict:
+        """The part of a result that is known before the run."""
+        return {"paper": PAPER, "row": self.variant, "track": "scratch", "budget": self.budget, "seed": self.seed,
+                "config": self.settings, "data": {"name": self.benchmark}}
+
 
 def as_published(variant: str, benchmark: str = "cuhk03", **changes) -> CSNRun:
     """The paper's recipe: batches of 256 and 2 shifted copies for CUHK03, 128 and 5 for the others; Adam, with weight
@@ -207,8 +213,7 @@ def run_csn(
     metrics, pairs = {name: m for part, _ in found for name, m in part.items()}, sum(count for _, count in found)
     trained = len(history.losses) * run.batch
     return {
-        "paper": PAPER, "row": run.variant, "track": "scratch", "seed": run.seed, "budget": run.budget,
-        "config": run.settings, "metrics": metrics,
+        **run.stub, "metrics": metrics,
         "data": {"name": bench.name, "note": bench.note, "train_images": len(bench.train),
                  "train_identities": len(np.unique(bench.train.ids)), "test_queries": len(bench.query),
                  "gallery_images": len(bench.gallery)},
@@ -226,9 +231,5 @@ def run_csn(
 
 def run_grid(runs: list[CSNRun], *, root=None, folder=None, work=None, progress: bool = True) -> list[dict]:
     """Every run that has no result yet, in order; results are written as they come, so a stopped grid resumes."""
-    def known(run):
-        return {"paper": PAPER, "track": "scratch", "row": run.variant, "seed": run.seed, "budget": run.budget,
-                "data": {"name": run.benchmark}, "config": run.settings}
-
     return results.run_missing(runs, lambda run: [run_csn(run, root=root, work=work, progress=progress)[0]],
-                               known=known, leftovers=lambda run: f"{name_of(run)}-*", folder=folder, work=work)
+                               leftovers=lambda run: f"{name_of(run)}-*", folder=folder, work=work)

@@ -105,6 +105,12 @@ class SketchRun:
         start = {"random": "", "imagenet": "imagenet-"}.get(self.init, "pretrained-")
         return f"{start}{self.size}px-{self.steps}x{self.batch}"
 
+    @property
+    def stub(self) -> dict:
+        """The part of a result that is known before the run, but for ``init``, whose file may lie elsewhere."""
+        return {"paper": PAPER, "row": self.row, "track": self.track, "budget": self.budget, "seed": self.seed,
+                "config": {k: v for k, v in asdict(self).items() if k != "init"}, "data": {"name": self.benchmark}}
+
 
 def build(run: SketchRun) -> Matcher:
     """The untrained model of a row."""
@@ -261,8 +267,7 @@ def run_sketch(
                   label=f"{run.row} s{run.seed}")
     metrics = judge(MultiView(model, run.input.ten), whole, lambda images: images)
     result = {
-        "paper": PAPER, "row": run.row, "track": run.track, "budget": run.budget, "seed": run.seed,
-        "config": asdict(run),
+        **run.stub, "config": asdict(run),
         "data": {"name": whole.name, "note": whole.note, "train_images": len(bench.train),
                  "held_out_images": len(bench.query) + len(bench.gallery), "test_queries": len(whole.query)},
         "metrics": metrics,
@@ -284,16 +289,12 @@ def run_grid(runs: list[SketchRun], *, root=None, folder: str | Path | None = No
 
     work: folder for the checkpoints of unfinished runs (deleted when a run is done).
     """
-    def known(run):
-        return {"paper": PAPER, "track": run.track, "row": run.row, "data": {"name": run.benchmark}, "seed": run.seed,
-                "budget": run.budget, "config": {k: v for k, v in asdict(run).items() if k != "init"}}
-
     def execute(run):
-        checkpoint = Path(work) / f"{results.path_of(known(run)).stem}.pt" if work else None
+        checkpoint = Path(work) / f"{results.path_of(run.stub).stem}.pt" if work else None
         return [run_sketch(run, root=root, checkpoint=checkpoint, progress=progress)[0]]
 
-    return results.run_missing(runs, execute, known=known, folder=folder, work=work,
-                               leftovers=lambda run: f"{results.path_of(known(run)).stem}.*",
+    return results.run_missing(runs, execute, folder=folder, work=work,
+                               leftovers=lambda run: f"{results.path_of(run.stub).stem}.*",
                                mend="give another folder, or move it away")
 
 

@@ -191,7 +191,7 @@ def run_ladder(run: LadderRun, *, root=None, work=None, progress: bool = True) -
 def run_grid(runs: list[LadderRun], *, root=None, folder=None, work=None, progress: bool = True) -> list[dict]:
     """Every run that has no result yet, in order; results are written as they come, so a stopped grid resumes."""
     return results.run_missing(runs, lambda run: [run_ladder(run, root=root, work=work, progress=progress)],
-                               known=lambda run: run.stub, folder=folder)
+                               folder=folder)
 
 
 def collect(budget: str, folder=None) -> list[dict]:

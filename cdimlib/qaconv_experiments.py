@@ -115,10 +115,10 @@ class MatchRun:
         return "-".join(word for word in words if word)
 
     @property
-    def result(self) -> dict:
+    def stub(self) -> dict:
         """The part of a result that is known before the run."""
         return {"paper": PAPER, "row": self.row, "track": self.weights or "scratch", "budget": self.budget,
-                "seed": self.seed, "config": asdict(self)}
+                "seed": self.seed, "config": asdict(self), "data": {"name": self.benchmark}}
 
     @property
     def checkpoint(self) -> str:
@@ -245,7 +245,7 @@ def run_match(
             rows.setdefault(row, {}).update(metrics)
     speed = run.batch * len(history.losses) / (history.data_seconds + history.model_seconds)
     common = {
-        **run.result, "protocol": "every query against the gallery, the query's own camera left out",
+        **run.stub, "protocol": "every query against the gallery, the query's own camera left out",
         "data": {"name": bench.name, "note": bench.note, "train_images": len(bench.train),
                  "train_identities": len(np.unique(bench.train.ids)),
                  "judged_on": {t.name: [len(t.query), len(t.gallery)] for t in targets}},
@@ -268,5 +268,4 @@ def run_grid(runs: list[MatchRun], *, root=None, folder=None, work=None, progres
     """
     return results.run_missing(  # the plain row, by which a run counts as done, is written last
         runs, lambda run: run_match(run, root=root, work=work, progress=progress)[0][::-1],
-        known=lambda run: {**run.result, "data": {"name": run.benchmark}}, leftovers=lambda run: f"{run.checkpoint}-*",
-        folder=folder, work=work)
+        leftovers=lambda run: f"{run.checkpoint}-*", folder=folder, work=work)

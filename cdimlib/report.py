@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -32,6 +33,7 @@ NOTEBOOKS = {
     ("midlevel-fusion", None): "midlevel_people", ("feature-mask-network", None): "feature_mask",
     ("multilevel-similarity", None): "multilevel", ("qaconv-tlift", None): "qaconv_transfer",
 }  # fmt: skip
+CLAIMS = results.ROOT / "papers" / "claims.csv"
 #: data set a paper asks for -> data sets that may stand in for it, the closest first
 STAND_INS = {
     "market1501": ("toytown-plaza",), "dukemtmc-reid": ("toytown-campus",), "cuhk03-np": ("toytown-plaza",),
@@ -89,6 +91,12 @@ def kind(run: dict) -> tuple[str, str, str]:
     return run["data"]["name"], run["track"], run.get("budget", "")
 
 
+def length(run: dict) -> float:
+    """How long a run was trained: pairs, steps, or epochs of both stages; what a clock says depends on the machine."""
+    config = run.get("config", {})
+    return run.get("train_pairs") or config.get("steps") or config.get("epochs", 0) + config.get("mask_epochs", 0)
+
+
 def seeds_of(runs: list[dict], row: str) -> int:
     """The largest number of seeds of a row within one training set, track and budget."""
     groups = {}
@@ -125,6 +133,7 @@ def status(paper: str, table: int, rows: dict[str, str], runs: list[dict]) -> di
 
     "on its data": every row of ours has ``SEEDS`` seeds on every data set asked for; "on a stand-in": on it or on a
     stand-in; "partly": some row has a run; "computed": the table needs no training (complexity); else "not run".
+    "seeds": those that every cell has; "needs": the data sets on which runs are missing.
     That says what was run, not at which budget and not that the numbers agree: the table's page does.
     """
     asked = [name for name in sources(results.paper_table(paper, table)) if name]
@@ -138,7 +147,9 @@ def status(paper: str, table: int, rows: dict[str, str], runs: list[dict]) -> di
         word = "on its data" if own == len(found) else "on a stand-in" if enough == len(found) else "partly"
     return {"paper": paper, "table": table, "experiment": notebook(paper, table), "asked": asked,
             "run on": sorted({cell["data"] for cell in found if cell["data"]}), "cells": len(found),
-            "with seeds": enough, "runs": sum(len(cell["runs"]) for cell in found), "status": word}
+            "with seeds": enough, "seeds": min((cell["seeds"] for cell in found), default=0),
+            "runs": sum(len(cell["runs"]) for cell in found), "status": word,
+            "needs": sorted({cell["asked"] for cell in found if cell["own"] < SEEDS})}  # fmt: skip
 
 
 def index(folder: str | Path | None = None) -> list[dict]:
@@ -153,9 +164,10 @@ def index(folder: str | Path | None = None) -> list[dict]:
 
 def numbers(paper: str, folder: str | Path | None = None) -> pd.DataFrame:
     """acc.@1 of every cell of a paper's tables: columns table, experiment, asked, method, printed, ours (mean ± spread
-    over seeds of one budget: the one with most seeds, among equals that of most of the table's cells, among those the
-    longest training), data and budget of ours."""
+    over seeds of one budget: one with enough seeds, if there is any, among those the one from which the table's claims
+    are judged, else that of most of the table's cells, then the longest training), data and budget of ours."""
     lines, runs = [], results.load(paper, folder)
+    judged = {(entry.table, asked): a[0].get("budget", "") for entry, asked, _, (_, a, _) in compared(paper, runs) if a}
     for (name, table), rows in sorted(tables().items()):
         if name != paper:
             continue
@@ -165,7 +177,14 @@ def numbers(paper: str, folder: str | Path | None = None) -> pd.DataFrame:
             at = (printed["dataset"] == cell["asked"]) & (printed["method"] == cell["method"])
             value = printed[at & (printed["metric"] == "acc@1")]["value"]
             groups = {group: [r for r in cell["runs"] if kind(r) == group] for group in map(kind, cell["runs"])}
-            rank = lambda g: (len({r["seed"] for r in groups[g]}), shared[g], groups[g][0]["wall_seconds"])  # noqa: B023, E731
+            claimed = judged.get((table, cell["asked"]), "")
+
+            def rank(group):
+                some = groups[group]  # noqa: B023
+                seeds = min(len({r["seed"] for r in some}), SEEDS)
+                told = group[2] in (claimed, stage1(claimed))  # noqa: B023
+                return seeds, told, shared[group], length(some[0]), group  # noqa: B023
+
             best = groups[max(groups, key=rank)] if groups else []
             lines.append({"table": table, "experiment": notebook(paper, table), "asked": cell["asked"],
                           "method": cell["method"], "printed": float(value.iloc[0]) if len(value) else math.nan,
@@ -174,22 +193,47 @@ def numbers(paper: str, folder: str | Path | None = None) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def stage1(budget: str) -> str:
+    """The budget of the first stage alone, of a network that is trained in two."""
+    return re.sub(r"(-[\d.]+ep)-[\d.]+ep-m[\d.]+", r"\1", budget)
+
+
 def pair(runs: list[dict], better: str, base: str) -> tuple[list[dict], list[dict]]:
     """The runs of two rows that may be compared: of one training set, track and budget, with most common seeds.
 
-    A network trained in two stages may be compared with its first. Ties go to the longer training.
+    A network trained in two stages may be compared with its first. Ties go to the longer training, then to the budget
+    with most runs.
     """
-    stage1 = lambda budget: re.sub(r"(-[\d.]+ep)-[\d.]+ep-m[\d.]+", r"\1", budget)  # noqa: E731
-    groups = []
+    groups, used = [], Counter(map(kind, runs))
     for data, track, budget in {kind(r) for r in runs if r["row"] == better}:
         kin = {budget, stage1(budget)}
         near = [r for r in runs if kind(r)[:2] == (data, track) and (kind(r)[2] in kin or stage1(kind(r)[2]) == budget)]
         a, b = [r for r in near if r["row"] == better and kind(r)[2] == budget], [r for r in near if r["row"] == base]
         common = {r["seed"] for r in a} & {r["seed"] for r in b}
         a, b = ([r for r in group if r["seed"] in common] for group in (a, b))
-        groups.append((len(common), sum(r["wall_seconds"] for r in a), data, budget, a, b))
-    best = max(groups, key=lambda g: g[:4], default=(0, 0, "", "", [], []))
-    return best[4], best[5]
+        groups.append((len(common), max(map(length, a), default=0), used[data, track, budget], data, budget, a, b))
+    best = max(groups, key=lambda g: g[:5], default=(0, 0, 0, "", "", [], []))
+    return best[5], best[6]
+
+
+def compared(paper: str, runs: list[dict]) -> Iterator[tuple]:
+    """(claim, data set asked for, difference printed, (data set of ours, runs of the better row, of its base)) for each
+    claim of a paper and each data set of its table: where most seeds were run, the data set itself or a stand-in."""
+    known = tables()
+    for entry in pd.read_csv(CLAIMS).query("paper == @paper").itertuples():
+        rows, printed = known.get((paper, entry.table), {}), results.paper_table(paper, entry.table)
+        first = printed[printed["metric"] == "acc@1"]
+        for dataset, source in sources(first).items():
+            values = first[first["dataset"] == dataset].drop_duplicates("method").set_index("method")["value"]
+            if not {entry.better, entry.base} <= set(values.index):
+                continue
+            ours = "", [], []
+            for name in (dataset, *STAND_INS.get(dataset, ())):
+                a, b = pair(selected(runs, name, dataset, source), rows.get(entry.better), rows.get(entry.base))
+                ours = (name, a, b) if len(a) > len(ours[1]) else ours
+                if len(a) >= SEEDS:
+                    break
+            yield entry, dataset, float(values[entry.better]) - float(values[entry.base]), ours
 
 
 def verdict(low: float, high: float, seeds: int) -> str:
@@ -206,30 +250,14 @@ def claims(folder: str | Path | None = None) -> pd.DataFrame:
     (what ours was measured on), printed, ours, low, high (95 %, paired by query, nested in seeds:
     :func:`cdimlib.results.gain`), seeds, budget, verdict.
     """
-    lines, known = [], tables()
-    stored = {paper: results.load(paper, folder) for paper in MODULES}
-    for entry in pd.read_csv(results.ROOT / "papers" / "claims.csv").itertuples():
-        rows, printed = known.get((entry.paper, entry.table), {}), results.paper_table(entry.paper, entry.table)
-        first = printed[printed["metric"] == "acc@1"]
-        for dataset, source in sources(first).items():
-            values = first[first["dataset"] == dataset].drop_duplicates("method").set_index("method")["value"]
-            if not {entry.better, entry.base} <= set(values.index):
-                continue
-            line = {"paper": entry.paper, "table": entry.table, "claim": entry.claim, "better": entry.better,
-                    "base": entry.base, "asked": dataset, "data": "",
-                    "printed": float(values[entry.better]) - float(values[entry.base]),
-                    "ours": math.nan, "low": math.nan, "high": math.nan, "seeds": 0, "budget": ""}  # fmt: skip
-            for name in (dataset, *STAND_INS.get(dataset, ())):
-                able = selected(stored[entry.paper], name, dataset, source)
-                a, b = pair(able, rows.get(entry.better), rows.get(entry.base))
-                if len(a) > line["seeds"]:
-                    mean, low, high = results.gain(a, b, name)
-                    line |= {"data": name, "ours": mean, "low": low, "high": high, "seeds": len(a),
-                             "budget": a[0].get("budget", "")}  # fmt: skip
-                if line["seeds"] >= SEEDS:
-                    break
-            line["verdict"] = verdict(line["low"], line["high"], line["seeds"])
-            lines.append(line)
+    lines = []
+    for paper in pd.read_csv(CLAIMS)["paper"].unique():
+        for entry, asked, difference, (data, a, b) in compared(paper, results.load(paper, folder)):
+            mean, low, high = results.gain(a, b, data) if a else (math.nan,) * 3
+            lines.append({"paper": paper, "table": entry.table, "claim": entry.claim, "better": entry.better,
+                          "base": entry.base, "asked": asked, "data": data, "printed": difference, "ours": mean,
+                          "low": low, "high": high, "seeds": len(a), "budget": a[0].get("budget", "") if a else "",
+                          "verdict": verdict(low, high, len(a))})  # fmt: skip
     return pd.DataFrame(lines)
 
 

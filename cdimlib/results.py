@@ -21,7 +21,7 @@ import torch
 
 from . import __version__
 from .distributed import agree
-from .training import is_first, precision_on, save_atomically
+from .training import device_name, is_first, precision_on, save_atomically
 
 #: the checkout's data/ folder; an installed library carries a copy of the tables and results as cdimlib/shipped
 _CHECKOUT = Path(__file__).resolve().parent.parent / "data"
@@ -34,10 +34,7 @@ REQUIRED = (
 def machine(device: torch.device | str = "cpu", precision: str = "auto") -> dict:
     """Where a run ran: device, what its precision was there, versions, commit, date; merged into its JSON."""
     device = torch.device(device)
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    else:
-        name = f"CPU, {torch.get_num_threads()} thread(s), {platform.machine()}"
+    name = device_name(device) + (f", {platform.machine()}" if device.type == "cpu" else "")
     try:
         git = ["git", "-C", str(ROOT.parent), "rev-parse", "--short", "HEAD"]
         commit = subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
@@ -88,21 +85,34 @@ def is_done(path: Path, settings: dict, mend: str) -> bool:
     return True
 
 
+def took(run) -> str:
+    """What committed runs of this row, data set and budget took, in words: the cost of a plan, where it is known.
+
+    run: with a ``stub`` (see :func:`run_missing`).
+    """
+    stub = run.stub
+    same = [r for r in load(stub["paper"], **{key: stub[key] for key in ("row", "track", "budget")})
+            if r["data"]["name"] == stub["data"]["name"] and "wall_seconds" in r]  # fmt: skip
+    if not same:
+        return "not timed yet"
+    minutes, where = [r["wall_seconds"] / 60 for r in same], sorted({r["device"].split(",")[0] for r in same})
+    return f"took {np.median(minutes):.1f} min on {' or '.join(where)}"
+
+
 def run_missing(
-    runs: Iterable, execute: Callable[..., list[dict]], *, known: Callable[..., dict], folder: str | Path | None,
-    work: str | Path | None = None, leftovers: Callable[..., str] | None = None,
-    mend: str = "give the run a label of its own",
+    runs: Iterable, execute: Callable[..., list[dict]], *, folder: str | Path | None, work: str | Path | None = None,
+    leftovers: Callable[..., str] | None = None, mend: str = "give the run a label of its own",
 ) -> list[dict]:
     """Execute every run that has no result yet, in order; results are written as they come, so a stopped grid resumes.
 
-    execute: a run -> its results, of which the one by which it counts as done comes last; known: a run -> the fields
-    that name that result's file, and its ``config``; work, leftovers: a folder, and a run -> a pattern for its
-    checkpoints there, deleted when it is done; mend: what to do about a result of other settings under the same name.
+    runs: their ``stub`` is what is known of a result before the run: the fields that name its file, and its ``config``;
+    execute: a run -> its results, of which the one with the stub's name comes last; work, leftovers: a folder, and a
+    run -> a pattern for its checkpoints there, deleted when it is done; mend: what to do about a result of other
+    settings under the same name.
     """
     done = []
     for run in runs:
-        stub = known(run)
-        if agree(is_first() and is_done(path_of(stub, folder), stub["config"], mend)):
+        if agree(is_first() and is_done(path_of(run.stub, folder), run.stub["config"], mend)):
             continue
         found = execute(run)
         for result in found:

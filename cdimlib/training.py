@@ -106,6 +106,11 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def device_name(device: torch.device) -> str:
+    """What computes there, in words: the GPU's name, or "CPU, 2 thread(s)"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
+
+
 def precision_on(device: torch.device, precision: str = "auto") -> str:
     """What a precision ("auto", "fp32", "bf16") means on a device: "auto" is bf16 on a GPU that has it, else fp32.
 

@@ -65,6 +65,8 @@ WRONG = [
     ("window", SPLIT + ROOM + "    t, w = (1 - s - r.abs()) * t, (1 - u - v.abs()) * w\n"
      + STACK.replace("[v, u, w]", "[u, v, w]"), 3, "stands in the middle"),
     ("start", "def start_bias(scale): return torch.zeros(6)", 2, "bias of zeros"),
+    ("start", "def start_bias(scale): return torch.tensor([0.6, 0, 0, 0, 0.6, 0])[[0, 1, 2, 4, 3, 5]].atanh()", 2,
+     "asked for 0.3"),
     ("start", "def start_bias(scale): return torch.tensor([2 * scale - 1, 0.0, 0.0]).repeat(2)", 2, "undo the tanh"),
     ("start", "def start_bias(scale): return torch.tensor([scale, 0.0, 0.0]).repeat(2)", 2, "not yet the bias"),
     ("start", "def start_bias(scale): return torch.tensor([2 * scale - 1, 2 * scale - 1, 0.0, 0, 0, 0]).atanh()", 2,

@@ -130,6 +130,9 @@ WRONG = [
      "    return q @ g.T", 3, "0.71"),
     (A1, "cosine", "def cosine_scores(q, g):\n    with np.errstate(all='ignore'):\n"
      "        q, g = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (q, g))\n    return q @ g.T", 1, "NaN"),
+    (A1, "ranks", "def ranks_of_matches(row, match): return 1 + np.flatnonzero(match)", 3, "never look at the scores"),
+    (A1, "ranks", "def ranks_of_matches(row, match): return np.argsort(-row, kind='stable')[match] + 1", 3,
+     "which image stands at a rank"),
     (A1, "ranks", "def ranks_of_matches(row, match): return np.flatnonzero(match[np.argsort(-row, kind='stable')])", 3,
      "start at 0"),
     (A1, "ranks", "def ranks_of_matches(row, match): return 1 + np.flatnonzero(match[np.argsort(row)])", 3, "upwards"),
@@ -160,12 +163,22 @@ WRONG = [
      "    return 1 + (row[~match] >= row[match].max()).sum() if match.any() else 0", 4, "own camera"),
     (A1, "cameras", "def first_rank(row, i, c, ids, cams):\n    match = (ids == i) & (cams != c)\n"
      "    return 1 + (row[~match] >= row[match].max()).sum() if match.any() else 0", 3, "takes up a rank"),
+    (A1, "cameras", "def first_rank(row, i, c, ids, cams):\n    match = (ids == i) & (cams != c)\n"
+     "    return 1 + (row > row[match].max()).sum() if match.any() else 0", 3, "takes up a rank"),
+    (A1, "cameras", "def first_rank(row, i, c, ids, cams):\n    kept = (ids != i) | (cams != c)\n"
+     "    found = np.flatnonzero((ids == i)[kept])\n    return 1 + found[0] if len(found) else 0", 4,
+     "in another order"),
+    (A1, "cameras", "def first_rank(row, i, c, ids, cams):\n    kept = (ids != i) | (cams != c)\n"
+     "    order = np.argsort(-row[kept], kind='stable')\n    found = np.flatnonzero((ids == i)[kept][order])\n"
+     "    return 1 + found[0] if len(found) else 0", 3, "in another order"),
     (A1, "cameras",
      "def first_rank(row, i, c, ids, cams):\n    away = cams != c\n"
      "    match, other = (ids == i) & away, (ids != i) & away\n"
      "    return 1 + (row[other] >= row[match].max()).sum() if match.any() else 0", 2, "every image"),
     (A1, "cameras", "def first_rank(row, i, c, ids, cams):\n    match = (ids == i) & (cams != c)\n"
      "    return 1 + (row[ids != i] >= row[match].max()).sum() if match.any() else 1", 2, "not in the gallery"),
+    (A1, "holdout", "def hold_out(ids, share, rng):\n    p = np.unique(ids)\n"
+     "    return np.isin(ids, rng.choice(p, round(share * len(p)), replace=False)).astype(int)", 2, "yours are int"),
     (A1, "holdout", "def hold_out(ids, share, rng): return rng.random(len(ids)) < share", 2, "learned by heart"),
     (A1, "holdout", "def hold_out(ids, share, rng): \n    people = np.unique(ids)\n"
      "    return np.isin(ids, people[: round(share * len(people))])", 1, "hold out the same people"),
@@ -265,7 +278,12 @@ WRONG += [
     (A2, "gain", "def gain(a, b, k, samples, rng):\n    r = rng.integers\n    S, Q = a.shape\n"
      "    a, b = (100.0 * ((x > 0) & (x <= k)) for x in (a, b))\n    d = a - b\n"
      "    draw = lambda x: x[r(S, size=S)][:, r(Q, size=Q)].mean()\n"
-     "    m = [draw(a) - draw(b) for _ in range(samples)]\n" + MEANS, 1, "no gain over itself"),
+     "    m = [draw(a) - draw(b) for _ in range(samples)]\n" + MEANS, 3, "too wide"),
+    (A2, "gain", "def gain(a, b, k, samples, rng):\n    r = rng.integers\n    S, Q = a.shape\n"
+     "    a, b = (100.0 * ((x > 0) & (x <= k)) for x in (a, b))\n    d, m = a - b, []\n"
+     "    for _ in range(samples):\n        s = r(S, size=S)\n"
+     "        m.append(a[s][:, r(Q, size=Q)].mean() - b[s][:, r(Q, size=Q)].mean())\n" + MEANS, 3,
+     "no gain over itself"),
     (A2, "verdict", "def verdict(mean, low, high): return 'better' if mean > 0 else 'worse'",
      3, "undecided, not better"),
     (A2, "verdict", "def verdict(mean, low, high): \n"
@@ -410,6 +428,8 @@ FAULTS = {
                   "the stub of f is (z), its solution (x)"),
     "name": ("f = len\n# BEGIN SOLUTION\n# STUB: g = ...\nh = 1\n# END SOLUTION",
              "the stub of g is a value, its solution None"),
+    "keys": ("f = len\n# BEGIN SOLUTION\n# STUB: g = {'a': ..., 'b': ...}\ng = {'a': 1}\n# END SOLUTION",
+             "the stub of g is a value with 'a', 'b', its solution a value with 'a'"),
     "nothing to do": ("def f(x):\n    return x + 1", "no '...' is left"),
     "stub outside": (GOOD + "\n# STUB: z = ...", "marker stands in a wrong place"),
     "open region": (GOOD.replace("    # END SOLUTION\n", ""), "marker stands in a wrong place"),

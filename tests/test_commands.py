@@ -381,7 +381,7 @@ def test_what_a_check_put_out_is_rendered_without_another_execution(sources, mon
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     count = "import pathlib; p = pathlib.Path('ran'); p.write_text((p.read_text() if p.exists() else '') + 'x')"
     drawing = "import matplotlib.pyplot as plt; print('said'); plt.plot([1, 2]); plt.show(); 6 * 7"
-    for name, cells in {"sound": [count, drawing, "40 + 3;"], "broken": ["print('half')", "1 / 0"]}.items():
+    for name, cells in {"sound": [count, drawing, "40 + 3;\n# quiet"], "broken": ["print('half')", "1 / 0"]}.items():
         cells = [nbformat.v4.new_markdown_cell("# Title"), *map(nbformat.v4.new_code_cell, cells)]
         nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), sources / f"{name}.ipynb")
     for module in (check_notebooks, build_book):

@@ -72,5 +72,30 @@ def test_settings_that_cannot_be(name, value, words, monkeypatch):
     assert words in fault and any(line.startswith("real data at hand") for line in remarks)
 
 
+def test_a_notebook_says_which_package_it_misses(monkeypatch):
+    import cdimlib
+
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match="torch is not installed here.*%pip install torch, then run this cell again"):
+        cdimlib.start()
+
+
+@pytest.mark.parametrize("profile", ["smoke", "demo", "full"])
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_a_notebook_says_what_to_expect(monkeypatch, capsys, profile, kind):
+    """On every device and in every profile."""
+    import torch
+
+    import cdimlib
+    from cdimlib import training
+
+    monkeypatch.setenv("CDIM_PROFILE", profile)
+    monkeypatch.setattr(training, "pick_device", lambda: torch.device(kind))
+    monkeypatch.setattr(training, "device_name", lambda device: "this one")
+    assert cdimlib.start() == torch.device(kind)
+    first, second = capsys.readouterr().out.splitlines()
+    assert f"this one | profile {profile}" in first and second.endswith(".")
+
+
 def test_versions_are_compared_as_versions():
     assert check.wrong(Requirement("numpy>=1.9")) == "" and check.wrong(Requirement("numpy<1")).startswith("numpy is ")

@@ -108,6 +108,35 @@ def test_only_runs_of_one_budget_are_compared():
         assert report.pair([staged[1], result("grn", 0, [0], **other)], "fmn", "grn") == ([], [])
 
 
+def test_how_long_a_training_was_is_not_told_by_a_clock(tmp_path):
+    """A long run on a fast machine, and a short one on a slow machine."""
+    runs = []
+    for budget, steps, seconds in (("short", 10, 900.0), ("long", 20, 9.0)):
+        for row in ("vanilla", "ours"):
+            more = [result(row, seed, [1], budget=budget, seconds=seconds) for seed in range(3)]
+            runs += [run | {"config": {"steps": steps}} for run in more]
+    a, b = report.pair(runs, "ours", "vanilla")
+    assert {r["budget"] for r in a + b} == {"long"}
+    for run in runs:
+        results.save(run, tmp_path)
+    ours = report.numbers("midlevel-fusion", tmp_path).query("table == 3 and asked == 'shoes' and ours != 'not run'")
+    assert set(ours["method"]) == {"Vanilla", "Ours"} and set(ours["budget"]) == {"long"}
+
+
+def test_cells_and_claims_are_of_the_same_runs():
+    """Of what is committed: a claim's difference is that of the two cells of its table, where both have three seeds."""
+    checked, claims = 0, report.claims()
+    for paper in report.MODULES:
+        cells = report.numbers(paper).set_index(["table", "asked", "method"])
+        for claim in claims.query("paper == @paper and seeds == 3").itertuples():
+            two = [cells.loc[(claim.table, claim.asked, method)] for method in (claim.better, claim.base)]
+            if all("(3)" in cell["ours"] and cell["data"] == claim.data for cell in two):
+                better, base = (float(cell["ours"].split(" ")[0]) for cell in two)
+                assert better - base == pytest.approx(claim.ours, abs=0.11), claim
+                checked += 1
+    assert checked > 20
+
+
 def test_one_measurement_is_counted_once():
     """A stand-in for two data sets gives two lines and one verdict; what was not run stays."""
     line = {"paper": "p", "better": "a", "base": "b", "data": "toytown-plaza", "seeds": 3}

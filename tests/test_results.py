@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -37,6 +38,16 @@ def test_save_and_load_round_trip(tmp_path):
 def test_a_result_names_its_machine():
     machine = results.machine("cpu")
     assert {"device", "versions", "commit", "date"} <= machine.keys() and "torch" in machine["versions"]
+
+
+def test_what_a_plan_will_cost(tmp_path, monkeypatch):
+    """The median of committed runs of the same row, data and budget; other rows and data do not count."""
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    for seed, (row, seconds) in enumerate((("ours", 60), ("ours", 120), ("ours", 600), ("vanilla", 6000))):
+        results.save({**make(seed=seed), "row": row, "wall_seconds": seconds, "device": "CPU, 1 thread(s)"})
+    stub = make()
+    assert results.took(SimpleNamespace(stub=stub)) == "took 2.0 min on CPU"
+    assert results.took(SimpleNamespace(stub={**stub, "data": {"name": "other"}})) == "not timed yet"
 
 
 def test_missing_fields_are_named(tmp_path):

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from dataclasses import asdict
 from pathlib import Path
 
 import nbformat
@@ -60,6 +59,22 @@ def test_every_table_of_the_papers_has_an_entry():
         assert {card[key]["experiment"], "midlevel_classical"} & found, f"{key} is run by {found}"
 
 
+def test_every_data_set_of_a_table_is_in_the_grid(jobs):
+    """Each data set that a table asks for is trained on or judged by some job of that table, under its own name."""
+    entries, reached = grid.read(), defaultdict(set)
+    for job in jobs.values():
+        words = {*job.data, *(word for value in job.parameters.values() for word in value.replace(",", " ").split())}
+        for paper, tables in entries[job.entry].get("tables", {}).items():
+            for table in tables:
+                reached[paper, table] |= words
+    lacking = []
+    for line in (line for line in report.index() if line["status"] != "computed"):
+        there = {name for word in reached[line["paper"], line["table"]] for name in (word, word.split("/")[-1])}
+        there |= {"shoes", "chairs", "handbags"} & ({"shoes", "chairs", "handbags"} if "qmul" in there else set())
+        lacking += [(line["paper"], line["table"], name) for name in line["asked"] if name not in there]
+    assert lacking == []
+
+
 def planned(job: grid.Job) -> dict[str, dict]:
     """File -> settings of what a job's notebook would run (its cells up to the plan are executed)."""
     cells = [c for c in nbformat.read(job.notebook, as_version=4).cells if c.cell_type == "code"][1:]
@@ -70,15 +85,9 @@ def planned(job: grid.Job) -> dict[str, dict]:
             names |= run_notebook.read_parameters(job.notebook, job.parameters)
         if "plan" in names:
             break
-    paper, found = job.writes[0].split("/")[0], {}
+    found = {}
     for run in names["plan"]:
-        stub = getattr(run, "stub", None) or {
-            "track": getattr(run, "track", None) or ("scratch" if hasattr(run, "variant") else run.weights),
-            "row": getattr(run, "row", None) or run.variant, "seed": run.seed, "data": {"name": run.benchmark},
-            "budget": run.budget() if callable(run.budget) else run.budget,
-        }  # fmt: skip
-        settings = getattr(run, "settings", None) or {k: v for k, v in asdict(run).items() if k != "init"}
-        found[results.path_of({"paper": paper, **stub}, "here").relative_to("here").as_posix()] = settings
+        found[results.path_of(run.stub, "here").relative_to("here").as_posix()] = run.stub["config"]
     return found
 
 

@@ -33,21 +33,10 @@ KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name
 NOTE = """The next cell defines `check`. It runs one test on what stands in this notebook, says in words what is wrong,
 and never stops the notebook. Run it, and leave it as it is."""
 CHECK = """\
-import inspect
-import sys
+from cdimlib import coursework
 
 earned = {}
-
-
-def check(test, points):
-    earned[test.__name__] = 0
-    try:
-        said = test(*(globals().get(name) for name in inspect.signature(test).parameters))
-    except Exception as error:
-        kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-        return print(f"not yet, 0 of {points}: {kind}{error}", file=sys.stderr)
-    earned[test.__name__] = points
-    print(f"passed, {points} of {points}" + (f": {said}" if said else ""))"""
+check = coursework.checker(globals(), earned)"""
 WARNING = """:::{warning}
 Solutions and hidden tests, for teachers. Students get the notebook of the same name one folder up.
 :::"""
@@ -111,7 +100,8 @@ def bound(source: str) -> dict[str, str]:
             found |= {(name.asname or name.name).split(".")[0]: "a module" for name in node.names}
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
             stored = (n for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
-            found |= {name.id: "a value" for name in stored}
+            keys = [ast.unparse(key) for key in node.value.keys if key] if isinstance(node.value, ast.Dict) else []
+            found |= {name.id: f"a value with {', '.join(keys)}" if keys else "a value" for name in stored}
     return found
 
 
@@ -122,7 +112,8 @@ def faults(path: Path) -> list[str]:
         source, where = piece.cell.source, f"{path.name}, {piece.name}"
         if piece.kind == "answer" and piece.cell.cell_type == "code":
             given, full = bound(stubbed(source)), bound(solved(source))
-            wrong = {name: what for name, what in given.items() if full.get(name) != what}
+            plain = {n: "a value" if what[:7] == given.get(n) == "a value" else what for n, what in full.items()}
+            wrong = {name: what for name, what in given.items() if plain.get(name) != what}
             found += [f"{where}: the stub of {n} is {w}, its solution {full.get(n)}" for n, w in wrong.items()]
             if "..." not in stubbed(source) or re.search("(BEGIN|END) SOLUTION|# STUB", stubbed(source)):
                 found.append(f"{where}: no '...' is left for students, or a marker stands in a wrong place")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import nbformat
+from IPython.core.displayhook import DisplayHook
 
 
 def pytest_addoption(parser):
@@ -21,7 +22,7 @@ def pytest_sessionfinish(session, exitstatus):
         return
     for number, item in enumerate(executed, start=1):
         # nbval runs a cell without history, and IPython then misses the semicolon that silences a cell's last value.
-        silent = item.cell.source.rstrip().endswith(";")
+        silent = DisplayHook.semicolon_at_end_of_expression(item.cell.source)  # also with a comment behind it
         kept = [out for out in item.test_outputs or [] if not (silent and out.output_type == "execute_result")]
         item.cell.outputs, item.cell.execution_count = kept, number
     nbformat.write(executed[0].parent.nb, path)
