@@ -65,6 +65,7 @@ class SketchRun:
     init: "random", a checkpoint written by :func:`pretrain` (faithful: staged pretraining), or "imagenet" (the
     inception rows; torchvision fetches the weights);
     validation: share of training identities held out to choose the checkpoint; evaluations: how often it is chosen.
+    precision: see :class:`~cdimlib.training.TrainConfig`; testing is in single precision.
     """
 
     row: str
@@ -87,6 +88,7 @@ class SketchRun:
     init: str = "random"
     validation: float = 0.1
     evaluations: int = 5
+    precision: str = "auto"
 
     def __post_init__(self):
         if self.row not in ROWS:
@@ -103,13 +105,18 @@ class SketchRun:
     @property
     def budget(self) -> str:
         start = {"random": "", "imagenet": "imagenet-"}.get(self.init, "pretrained-")
-        return f"{start}{self.size}px-{self.steps}x{self.batch}"
+        return f"{start}{self.size}px-{self.steps}x{self.batch}" + ("" if self.precision == "auto" else f"-{self.precision}")
+
+    @property
+    def settings(self) -> dict:
+        """All settings, as a result keeps them; ``precision`` only where it is not the default."""
+        return {k: v for k, v in asdict(self).items() if (k, v) != ("precision", "auto")}
 
     @property
     def stub(self) -> dict:
         """The part of a result that is known before the run, but for ``init``, whose file may lie elsewhere."""
         return {"paper": PAPER, "row": self.row, "track": self.track, "budget": self.budget, "seed": self.seed,
-                "config": {k: v for k, v in asdict(self).items() if k != "init"}, "data": {"name": self.benchmark}}
+                "config": {k: v for k, v in self.settings.items() if k != "init"}, "data": {"name": self.benchmark}}
 
 
 def build(run: SketchRun) -> Matcher:
@@ -256,7 +263,7 @@ def run_sketch(
         batches, objective = faithful_batches(run, bench, device), faithful_objective(run)
         optimizer, schedule = "sgd", "constant"
     config = TrainConfig(run.steps, run.lr, optimizer, run.weight_decay, schedule, seed=run.seed,
-                         evaluate_every=max(1, run.steps // run.evaluations))
+                         evaluate_every=max(1, run.steps // run.evaluations), precision=run.precision)
 
     def validate(model: nn.Module) -> tuple[float, dict]:
         seen = judge(model, whole, run.input.centre)
@@ -267,7 +274,7 @@ def run_sketch(
                   label=f"{run.row} s{run.seed}")
     metrics = judge(MultiView(model, run.input.ten), whole, lambda images: images)
     result = {
-        **run.stub, "config": asdict(run),
+        **run.stub, "config": run.settings,
         "data": {"name": whole.name, "note": whole.note, "train_images": len(bench.train),
                  "held_out_images": len(bench.query) + len(bench.gallery), "test_queries": len(whole.query)},
         "metrics": metrics,
@@ -278,7 +285,7 @@ def run_sketch(
                   "validation": history.validation, "test_single_view": history.notes, "best_step": history.best_step},
         "wall_seconds": round(time.perf_counter() - started, 1),
         "data_seconds": round(history.data_seconds, 1), "model_seconds": round(history.model_seconds, 1),
-        **results.machine(device),
+        **results.machine(device, run.precision),
     }
     return result, model
 
