@@ -49,7 +49,7 @@ class CSNRun:
     validation: share of training identities held out (CUHK03 has 100 for it, whatever the number) to choose among
     ``evaluations`` checkpoints; with 0 the last weights are taken. shots: most images of an identity among the queries
     and in the gallery, 0 for all; draws: random galleries; x_corr: judge by that easier style too (every image against
-    every other). label: a word for the file name.
+    every other). label: a word for the file name. precision: of training, see ``TrainConfig``; tests are in fp32.
     """
 
     variant: str = "L2,L3"
@@ -74,6 +74,7 @@ class CSNRun:
     x_corr: bool = False
     label: str = ""
     optimizer: str = "adamw"
+    precision: str = "auto"
 
     def __post_init__(self):
         if self.variant not in VARIANTS:
@@ -83,14 +84,16 @@ class CSNRun:
 
     @property
     def settings(self) -> dict:
-        """All settings, as a result keeps them; ``optimizer`` only where it is not the default."""
-        return {k: v for k, v in asdict(self).items() if (k, v) != ("optimizer", "adamw")}
+        """All settings, as a result keeps them; ``optimizer`` and ``precision`` only where they are not the default."""
+        unasked = {"optimizer": "adamw", "precision": "auto"}
+        return {k: v for k, v in asdict(self).items() if k not in unasked or v != unasked[k]}
 
     @property
     def budget(self) -> str:
         """The part of a result's name that says how large a run was."""
         long = f"{self.steps}x{self.batch}" if self.steps else f"{self.epochs:g}ep"
-        return "-".join(word for word in (f"{self.pixels[0]}x{self.pixels[1]}", long, self.label) if word)
+        asked = "" if self.precision == "auto" else self.precision
+        return "-".join(word for word in (f"{self.pixels[0]}x{self.pixels[1]}", long, asked, self.label) if word)
 
     @property
     def stub(self) -> dict:
@@ -175,7 +178,7 @@ def train_csn(run: CSNRun, bench: Benchmark, *, work=None, progress: bool = True
     seed_everything(run.seed)
     model = ConvSimilarityNet.variant(run.variant, size=run.pixels, part_sizes=part_sizes(run.pixels)).to(device)
     config = TrainConfig(steps, run.lr, run.optimizer, run.weight_decay, run.schedule, seed=run.seed,
-                         evaluate_every=max(1, steps // run.evaluations))
+                         evaluate_every=max(1, steps // run.evaluations), precision=run.precision)
 
     def validate(net) -> float:
         return next(iter(judge_pairs(replace(run, shots=(1, 1)), net, held)[0].values()))["acc@1"]
@@ -225,7 +228,7 @@ def run_csn(
         "judged_pairs_per_second": round(pairs / judging, 1),
         "data_seconds": round(history.data_seconds, 1), "model_seconds": round(history.model_seconds, 1),
         "peak_memory_mib": round(results.peak_memory(device) or 0) or None,
-        "wall_seconds": round(time.perf_counter() - started, 1), **results.machine(device),
+        "wall_seconds": round(time.perf_counter() - started, 1), **results.machine(device, run.precision),
     }, model
 
 

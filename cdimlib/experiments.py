@@ -65,7 +65,7 @@ class SketchRun:
     init: "random", a checkpoint written by :func:`pretrain` (faithful: staged pretraining), or "imagenet" (the
     inception rows; torchvision fetches the weights);
     validation: share of training identities held out to choose the checkpoint; evaluations: how often it is chosen.
-    precision: see :class:`~cdimlib.training.TrainConfig`; testing is in single precision.
+    precision: of training, see :class:`~cdimlib.training.TrainConfig`; tests are in fp32.
     """
 
     row: str
@@ -105,7 +105,8 @@ class SketchRun:
     @property
     def budget(self) -> str:
         start = {"random": "", "imagenet": "imagenet-"}.get(self.init, "pretrained-")
-        return f"{start}{self.size}px-{self.steps}x{self.batch}" + ("" if self.precision == "auto" else f"-{self.precision}")
+        asked = "" if self.precision == "auto" else f"-{self.precision}"
+        return f"{start}{self.size}px-{self.steps}x{self.batch}{asked}"
 
     @property
     def settings(self) -> dict:

@@ -9,6 +9,7 @@ import torch
 
 from cdimlib import experiments as ex
 from cdimlib import results
+from cdimlib.csn_experiments import CSNRun
 from cdimlib.data import load
 
 TINY = dict(benchmark="toy-shop", size=81, steps=2, batch=4, evaluations=1, validation=0.2)
@@ -114,3 +115,20 @@ def test_table_rows_exist():
         assert set(methods) == printed
         assert set(methods.values()) <= set(ex.ROWS) | set(CLASSICAL)
         assert np.all([isinstance(m, str) for m in methods])
+
+
+@pytest.mark.parametrize("run", [ex.SketchRun("ours"), CSNRun("L3")], ids=["sketches", "pairs"])
+def test_asked_precision_names_a_run_apart(run):
+    half = replace(run, precision="bf16")
+    assert "precision" not in run.settings and half.settings["precision"] == "bf16"  # what was kept before stays as it is
+    assert half.budget == f"{run.budget}-bf16" and results.path_of(half.stub) != results.path_of(run.stub)
+
+
+def test_precision_is_that_of_training():
+    """Half precision moves the loss a little, and the result says what it was."""
+    run, bench = ex.SketchRun("ours", **TINY), load("toy-shop", size="tiny")
+    both = (run, replace(run, precision="bf16"))
+    (plain, _), (half, _) = (ex.run_sketch(r, bench=bench, progress=False) for r in both)
+    assert (plain["precision"], half["precision"]) == ("fp32", "bf16")
+    one, other = plain["curve"]["loss"], half["curve"]["loss"]
+    assert one != other and one[0] == pytest.approx(other[0], rel=0.02)

@@ -169,7 +169,7 @@ class ConvSimilarityNet(Matcher):
                 f"images are {list(images.shape)}, the model's are [N, 3, {self.size[0]}, {self.size[1]}]: "
                 "resize them, or build the model with their size=(height, width)"
             )
-        x, columns, parts = images.contiguous(), [], {}  # channels-last maps would be slow to pool and to correlate
+        x, columns, parts = images.contiguous(memory_format=torch.channels_last), [], {}
         for name, convolve in self.trunk.items():
             x, level = convolve(x), int(name)
             if level not in self.levels:

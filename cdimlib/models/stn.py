@@ -88,7 +88,7 @@ class PartSTN(nn.Module):
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Maps [N, C, h, w] -> (the windows [N, C, size, size], their transforms [N, 2, 3])."""
-        transform = bounded_transform(self.localise(maps).float())
+        transform = bounded_transform(self.localise(maps.contiguous(memory_format=torch.channels_last)).float())
         return sample(maps, transform, self.size), transform
 
 
