@@ -120,7 +120,7 @@ def test_table_rows_exist():
 @pytest.mark.parametrize("run", [ex.SketchRun("ours"), CSNRun("L3")], ids=["sketches", "pairs"])
 def test_asked_precision_names_a_run_apart(run):
     half = replace(run, precision="bf16")
-    assert "precision" not in run.settings and half.settings["precision"] == "bf16"  # what was kept before stays as it is
+    assert "precision" not in run.settings and half.settings["precision"] == "bf16"  # kept results stay
     assert half.budget == f"{run.budget}-bf16" and results.path_of(half.stub) != results.path_of(run.stub)
 
 
