@@ -323,6 +323,7 @@ class Pretraining:
     warp: float = 1.0
     jitter: float = 0.2
     validation: float = 0.1
+    precision: str = "auto"
 
 
 def pretrain(plan: Pretraining, path: str | Path, *, root=None, progress: bool = True) -> Path:
@@ -347,7 +348,7 @@ def pretrain(plan: Pretraining, path: str | Path, *, root=None, progress: bool =
         logits = 16 * feature @ nn.functional.normalize(model.classifier.weight, dim=1).T
         return nn.functional.cross_entropy(logits, batch[1])
 
-    config = TrainConfig(plan.steps, plan.lr, "adamw", 0.05, "cosine", seed=plan.seed)
+    config = TrainConfig(plan.steps, plan.lr, "adamw", 0.05, "cosine", seed=plan.seed, precision=plan.precision)
     fit(model, batches, objective, config, progress=progress, label=f"pretrain s{plan.seed}")
     state = {"net": model.net.state_dict(), "plan": asdict(plan)}
     save_atomically(path, lambda part: torch.save(state, part))
