@@ -217,3 +217,18 @@ def test_errors_of_average_precision():
         average_precision([])
     with pytest.raises(ValueError, match="not 'area'"):
         average_precision([1], "area")
+
+
+def test_cameras_of_two_kinds_are_refused():
+    """As text and as numbers no camera would be the query's own, and every query would find itself."""
+    with pytest.raises(ValueError, match=r"cameras are text such as \['0'\], the gallery's numbers such as \[0\]"):
+        rank_metrics([[0.9, 0.8, 0.1]], [1], [1, 2, 1], ["0"], [0, 1, 1])
+
+
+@pytest.mark.parametrize("definition", metrics.DEFINITIONS)
+def test_mean_ap_by_another_definition(definition):
+    rng = np.random.default_rng(0)
+    asked = rng.random((20, 50)), rng.integers(8, size=20), rng.integers(8, size=50)
+    cams = rng.integers(2, size=20), rng.integers(2, size=50)
+    expected = rank_metrics(*asked, *cams, average_precision=definition).mean_ap
+    assert rank_metrics(*asked, *cams).mean_ap_by(definition) == pytest.approx(expected)

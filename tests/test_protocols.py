@@ -173,3 +173,11 @@ class TestMultiQuery:
         ):
             with pytest.raises(ValueError, match=rf"needs features \[N, d\] with an id and a camera.*{says}"):
                 multi_query(features, ids, cams)
+
+
+def test_multi_query_keeps_the_kind_of_its_labels():
+    """Identities of text leave cameras numbers, as they are compared with the gallery's."""
+    features = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    together, ids, cams = multi_query(features, np.array(["a", "a", "b"], object), [1, 2, 1])
+    assert ids.tolist() == ["a", "a", "b"] and cams.tolist() == [1, 2, 1]
+    assert torch.allclose(together, torch.nn.functional.normalize(features))

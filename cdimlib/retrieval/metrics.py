@@ -10,7 +10,7 @@ Rules, the same for every table of the book:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,7 +22,8 @@ CHUNK = 256  # rows brought to the CPU together
 class RankMetrics:
     """cmc: float array [G'], share of queries with a match among the first k (rank 1 first); mean_ap in 0..1;
     first_rank: int array [Q], rank of the first match (0 where the query was skipped);
-    average_precision: float array [Q] (nan where skipped); num_valid: queries that count; definition: of AP.
+    average_precision: float array [Q] (nan where skipped); num_valid: queries that count; definition: of AP;
+    match_ranks: of each query that counts the ranks of all its matches.
     """
 
     cmc: np.ndarray
@@ -31,6 +32,11 @@ class RankMetrics:
     average_precision: np.ndarray
     num_valid: int
     definition: str
+    match_ranks: list[np.ndarray] = field(repr=False)
+
+    def mean_ap_by(self, definition: str) -> float:
+        """Mean AP by another definition, in 0..1."""
+        return float(np.mean([average_precision(ranks, definition) for ranks in self.match_ranks]))
 
     def accuracy(self, k: int) -> float:
         """acc.@k in percent."""
@@ -75,23 +81,24 @@ def rank_metrics(
     shape = tuple(similarity.shape)
     if len(shape) != 2:
         raise ValueError(f"similarity must be a matrix [Q, G], got shape {shape}")
-    query_ids, gallery_ids = (np.array(i.tolist()) if i.dtype == object else i  # text from a table
-                              for i in map(_host, (query_ids, gallery_ids)))
+    query_ids, gallery_ids = labels_of(query_ids), labels_of(gallery_ids)
     if shape != (len(query_ids), len(gallery_ids)):
         sizes = f"{len(query_ids)} queries and {len(gallery_ids)} gallery images"
         raise ValueError(f"similarity has shape {shape}, but there are {sizes}")
     if (query_cams is None) != (gallery_cams is None):
         raise ValueError("give query_cams and gallery_cams together, or neither")
     no_cams = np.zeros(shape[0]), np.ones(shape[1])  # different everywhere
-    query_cams, gallery_cams = no_cams if query_cams is None else (_host(query_cams), _host(gallery_cams))
+    query_cams, gallery_cams = no_cams if query_cams is None else (labels_of(query_cams), labels_of(gallery_cams))
     if (len(query_cams), len(gallery_cams)) != shape:
         raise ValueError(f"{len(query_cams)} and {len(gallery_cams)} cameras for a matrix {shape}")
+    if differ := _differ(query_cams, gallery_cams):  # then none would be a query's own
+        raise ValueError(f"the queries' cameras are {differ[0]}, the gallery's {differ[1]}: make them the same kind")
 
     order = np.argsort(gallery_ids, kind="stable")  # the gallery by identity: a query's own is one slice of it
     begin, end = (np.searchsorted(gallery_ids[order], query_ids, side) for side in ("left", "right"))
     first = np.zeros(len(query_ids), dtype=np.int64)
     precision = np.full(len(query_ids), np.nan)
-    same_camera_only = 0
+    same_camera_only, match_ranks = 0, []
     for q in range(len(query_ids)):
         if q % CHUNK == 0:
             block = np.ascontiguousarray(_host(similarity[q : q + CHUNK]))
@@ -104,21 +111,22 @@ def rank_metrics(
         if len(right):
             ranks = _ranks(row, row[right], row[same])
             first[q], precision[q] = ranks[0], _ap(ranks, definition)
+            match_ranks.append(ranks)
     valid = first > 0
     if not valid.any():
-        kinds = [f"{'text' if i.dtype.kind in 'US' else 'numbers'} such as {i[:1].tolist()}"
-                 for i in (query_ids, gallery_ids)]
-        differ = 0 not in shape and kinds[0].partition(" ")[0] != kinds[1].partition(" ")[0]
+        differ = _differ(query_ids, gallery_ids)
         raise ValueError(
             f"none of the {len(query_ids)} queries has a match in the gallery: "
             f"{same_camera_only} have matches from their own camera only (these are ignored by rule), "
             f"{len(query_ids) - same_camera_only} have no gallery image of their identity"
-            + differ * f"; the queries' identities are {kinds[0]}, the gallery's {kinds[1]}: make them the same kind"
+            + (f"; the queries' identities are {differ[0]}, the gallery's {differ[1]}: make them the same kind"
+               if differ else "")
         )
     hits = np.bincount(first[valid], minlength=shape[1] + 1)[1:]
     return RankMetrics(
         cmc=hits.cumsum() / valid.sum(), mean_ap=float(precision[valid].mean()), first_rank=first,
         average_precision=precision, num_valid=int(valid.sum()), definition=definition,
+        match_ranks=match_ranks,
     )
 
 
@@ -132,6 +140,20 @@ def _ranks(row, right, same) -> np.ndarray:
         at_least = np.bincount(beaten, minlength=len(right) + 1)[::-1].cumsum()[-2::-1]
     ahead = at_least - (len(same) - np.searchsorted(same, right))  # wrong scores >= each right one
     return np.arange(1, len(right) + 1) + ahead[::-1]
+
+
+def labels_of(values) -> np.ndarray:
+    """Labels, numbers or text, as a NumPy array: of what a table's column of text holds, text."""
+    values = _host(values)
+    return np.array(values.tolist()) if values.dtype == object else values
+
+
+def _differ(one: np.ndarray, other: np.ndarray) -> list[str] | None:
+    """What the labels are, in words, if one side's are text and the other's numbers (then no two are equal)."""
+    kinds = ["text" if side.dtype.kind in "US" else "numbers" for side in (one, other)]
+    if not len(one) or not len(other) or kinds[0] == kinds[1]:
+        return None
+    return [f"{kind} such as {side[:1].tolist()}" for kind, side in zip(kinds, (one, other))]
 
 
 def _host(values) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .metrics import _host, rank_metrics
+from .metrics import _host, labels_of, rank_metrics
 from .search import similarity as score_all
 
 STYLES = ("cross-camera", "x-corr")
@@ -52,7 +52,7 @@ def single_shot(
     """
     if style not in STYLES or repeats < 1:
         raise ValueError(f"style must be one of {', '.join(STYLES)} and repeats at least 1, not {style!r}, {repeats}")
-    scores, query_ids, gallery_ids = (_host(a) for a in (similarity, query_ids, gallery_ids))
+    scores, query_ids, gallery_ids = _host(similarity), labels_of(query_ids), labels_of(gallery_ids)
     if scores.shape != (len(query_ids), len(gallery_ids)) or scores.size == 0:
         raise ValueError(f"similarity is {scores.shape}, but ids are given for {len(query_ids)} x {len(gallery_ids)}")
     if style == "x-corr":
@@ -63,7 +63,7 @@ def single_shot(
         raise ValueError("no cameras given: the cross-camera rule needs query_cams and gallery_cams (zeros and ones "
                          "where the two sides are never of one camera)")
     else:
-        query_cams, gallery_cams = _host(query_cams), _host(gallery_cams)
+        query_cams, gallery_cams = labels_of(query_cams), labels_of(gallery_cams)
         possible = rank_metrics(scores, query_ids, gallery_ids, query_cams, gallery_cams).first_rank > 0  # or it raises
     rng, people, results = np.random.default_rng(seed), np.unique(gallery_ids), []
     for _ in range(repeats):
@@ -94,10 +94,12 @@ def multi_query(features, ids, cams) -> tuple[Tensor, np.ndarray, np.ndarray]:
     if features.ndim != 2 or cams is None or not len(features) == len(ids) == len(cams):
         raise ValueError("multi_query needs features [N, d] with an id and a camera each; got "
                          f"{tuple(features.shape)}, {len(ids)} ids, {'no' if cams is None else len(cams)} cameras")
-    pairs, group = np.unique(np.stack([_host(ids), _host(cams)], axis=1), axis=0, return_inverse=True)
-    where = torch.as_tensor(group.reshape(-1), device=features.device)
+    (people, person), (views, view) = (np.unique(labels_of(x), return_inverse=True) for x in (ids, cams))
+    pairs, group = np.unique(person * len(views) + view, return_inverse=True)
+    where = torch.as_tensor(group, device=features.device)
     total = features.new_zeros(len(pairs), features.shape[1]).index_add_(0, where, features)
-    return F.normalize(total), pairs[:, 0], pairs[:, 1]  # normalising the sum or the mean is the same
+    # normalising the sum or the mean is the same
+    return F.normalize(total), people[pairs // len(views)], views[pairs % len(views)]
 
 
 def judge(matcher, queries, gallery) -> dict:
@@ -107,6 +109,6 @@ def judge(matcher, queries, gallery) -> dict:
     """
     scores = score_all(matcher, queries[0], gallery[0]) if isinstance(matcher, nn.Module) else matcher
     labels = queries[1], gallery[1], queries[2], gallery[2]
-    metrics, other = (rank_metrics(scores, *labels, average_precision=name) for name in ("rectangle", "trapezoid"))
+    metrics = rank_metrics(scores, *labels)
     return {**{f"acc@{k}": metrics.accuracy(k) for k in (1, 5, 10, 20)}, "mAP": 100 * metrics.mean_ap,
-            "mAP (trapezoid)": 100 * other.mean_ap, "first_rank": metrics.first_rank.tolist()}
+            "mAP (trapezoid)": 100 * metrics.mean_ap_by("trapezoid"), "first_rank": metrics.first_rank.tolist()}
