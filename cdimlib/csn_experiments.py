@@ -5,8 +5,6 @@ A pair model is judged single-shot, as its paper does, and in the toy towns also
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -79,6 +77,8 @@ class CSNRun:
     def __post_init__(self):
         if self.variant not in VARIANTS:
             raise ValueError(f"unknown variant {self.variant!r}: choose from {', '.join(map(repr, VARIANTS))}")
+        if self.evaluations < 1:
+            raise ValueError(f"evaluations must be at least 1 (got {self.evaluations})")
         for name in ("also", "pixels", "shots"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
@@ -191,8 +191,7 @@ def train_csn(run: CSNRun, bench: Benchmark, *, work=None, progress: bool = True
 
 def name_of(run: CSNRun) -> str:
     """Variant, seed and a digest of all settings."""
-    digest = hashlib.sha256(json.dumps(run.settings, sort_keys=True).encode()).hexdigest()[:10]
-    return f"csn-{run.variant.replace(',', '_')}-s{run.seed}-{digest}"
+    return f"csn-{run.variant.replace(',', '_')}-s{run.seed}-{results.digest(run.settings)}"
 
 
 def run_csn(
@@ -203,9 +202,7 @@ def run_csn(
     bench: a benchmark to use instead of :func:`open_benchmark`'s. The test split is looked at once.
     """
     started, device, bench = time.perf_counter(), pick_device(), bench or open_benchmark(run, run.benchmark, root)
-    if run.people:
-        kept = np.random.default_rng(0).permutation(np.unique(bench.train.ids))[: run.people]
-        bench = replace(bench, train=bench.train.where(np.isin(bench.train.ids, kept)))
+    bench = bench.with_people(run.people) if run.people else bench
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     places = [bench, *(open_benchmark(run, name, root) for name in run.also)]  # what is not there is missed at once
@@ -228,7 +225,8 @@ def run_csn(
         "judged_pairs_per_second": round(pairs / judging, 1),
         "data_seconds": round(history.data_seconds, 1), "model_seconds": round(history.model_seconds, 1),
         "peak_memory_mib": round(results.peak_memory(device) or 0) or None,
-        "wall_seconds": round(time.perf_counter() - started, 1), **results.machine(device, run.precision),
+        "wall_seconds": round(time.perf_counter() - started + history.earlier, 1),
+        **results.machine(device, run.precision),
     }, model
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from . import results
-from .data import Benchmark, load
+from .data import Benchmark, Split, load
 from .data.samplers import PairSampler, TripletSampler, generator_for
 from .data.transforms import SketchInput, Warp, random_crop_flip, wear
 from .losses import in_batch_contrastive, triplet
@@ -29,6 +29,8 @@ from .retrieval import evaluate
 from .training import TrainConfig, fit, pick_device, save_atomically, seed_everything
 
 PAPER = "midlevel-fusion"
+#: weight of DSSA's regulariser, ours
+PENALTY = 5e-4
 #: our rows; "ours" is the paper's model
 ROWS = {
     "vanilla": dict(taps=()),
@@ -97,6 +99,11 @@ class SketchRun:
             raise ValueError(f"track must be 'modern' or 'faithful', not {self.track!r}")
         if self.init == "imagenet" and not self.row.startswith("inception"):
             raise ValueError(f"there are no ImageNet weights for row {self.row!r}: use init='random' or a checkpoint")
+        if self.init not in ("random", "imagenet") and self.row.startswith("inception"):
+            raise ValueError(f"row {self.row!r} is no Sketch-a-Net, so init={self.init!r} does not fit: use 'imagenet' "
+                             "or 'random'")
+        if self.evaluations < 1:
+            raise ValueError(f"evaluations must be at least 1 (got {self.evaluations})")
 
     @property
     def input(self) -> SketchInput:
@@ -165,7 +172,7 @@ def modern_objective(run: SketchRun):
         photo, sketch = model.encode(torch.cat([photos, sketches])).chunk(2)
         with torch.autocast(photo.device.type, enabled=False):  # steps of bf16 near a cosine of 1 are too coarse
             loss = in_batch_contrastive(model.cosine(sketch, photo), temperature=run.temperature, groups=group)
-            return loss + 5e-4 * model.penalty() if hasattr(model, "penalty") else loss
+            return loss + PENALTY * model.penalty() if hasattr(model, "penalty") else loss
 
     return objective
 
@@ -188,11 +195,18 @@ def faithful_batches(run: SketchRun, bench: Benchmark, device):
 
 
 def faithful_objective(run: SketchRun):
-    """The paper's triplet loss on a batch of sketches and two photos each: see :func:`cdimlib.losses.triplet`."""
+    """The paper's triplet loss on a batch of sketches and two photos each: see :func:`cdimlib.losses.triplet`.
+
+    Of DSSA on its own learned distance, with its penalty.
+    """
 
     def objective(model: Matcher, batch) -> Tensor:
         anchor, positive, negative = model.encode(torch.cat(batch)).chunk(3)
-        return triplet(anchor, positive, negative, margin=run.margin, squared=run.squared)
+        if not hasattr(model, "pair_energy"):
+            return triplet(anchor, positive, negative, margin=run.margin, squared=run.squared)
+        near, far = (model.pair_energy(anchor, photo).clamp_min(1e-12) for photo in (positive, negative))
+        near, far = (near, far) if run.squared else (near.sqrt(), far.sqrt())
+        return torch.relu(run.margin + near - far).mean() + PENALTY * model.penalty()
 
     return objective
 
@@ -237,12 +251,13 @@ def mean_metric(judged: dict[str, dict], metric: str) -> float:
 
 
 def run_sketch(
-    run: SketchRun, *, bench: Benchmark | None = None, root=None, checkpoint: str | Path | None = None,
+    run: SketchRun, *, bench: Benchmark | None = None, root=None, work: str | Path | None = None,
     progress: bool = True,
 ) -> tuple[dict, Matcher]:
     """Train and test one configuration -> (result, trained model).
 
     bench: a benchmark to use instead of ``load(run.benchmark, root)``, for instance your own or one with other knobs.
+    work: folder of checkpoints to resume from.
 
     The checkpoint is the one with the best mean AP on the held-out training identities (one central view). The test
     split is looked at with it once, by the paper's ten views. Beside it, the curve's ``test_single_view`` records what
@@ -256,7 +271,7 @@ def run_sketch(
     seed_everything(run.seed)
     model = build(run).to(device, memory_format=torch.channels_last)
     if run.init not in ("random", "imagenet"):
-        load_pretrained(model, run.init)
+        load_pretrained(model, run.init, seed=run.seed, validation=run.validation)
     if run.track == "modern":
         batches, objective = modern_batches(run, bench.train, device), modern_objective(run)
         optimizer, schedule = "adamw", "cosine"
@@ -271,6 +286,7 @@ def run_sketch(
         test = {name: values["acc@1"] for name, values in seen.items()}
         return mean_metric(judge(model, bench, run.input.centre), "mAP"), test
 
+    checkpoint = work and Path(work) / f"{checkpoint_name(run)}-{bench.train.digest}.pt"
     history = fit(model, batches, objective, config, validate=validate, checkpoint=checkpoint, progress=progress,
                   label=f"{run.row} s{run.seed}")
     metrics = judge(MultiView(model, run.input.ten), whole, lambda images: images)
@@ -284,11 +300,16 @@ def run_sketch(
         "parameters": sum(p.numel() for p in model.parameters()),
         "curve": {"loss": [round(v, 4) for v in history.losses[:: max(1, run.steps // 100)]],
                   "validation": history.validation, "test_single_view": history.notes, "best_step": history.best_step},
-        "wall_seconds": round(time.perf_counter() - started, 1),
+        "wall_seconds": round(time.perf_counter() - started + history.earlier, 1),
         "data_seconds": round(history.data_seconds, 1), "model_seconds": round(history.model_seconds, 1),
         **results.machine(device, run.precision),
     }
     return result, model
+
+
+def checkpoint_name(run: SketchRun) -> str:
+    """The name of the run's result and a digest of all settings."""
+    return f"{results.path_of(run.stub).stem}-{results.digest(run.settings)}"
 
 
 def run_grid(runs: list[SketchRun], *, root=None, folder: str | Path | None = None, progress: bool = True,
@@ -297,12 +318,8 @@ def run_grid(runs: list[SketchRun], *, root=None, folder: str | Path | None = No
 
     work: folder for the checkpoints of unfinished runs (deleted when a run is done).
     """
-    def execute(run):
-        checkpoint = Path(work) / f"{results.path_of(run.stub).stem}.pt" if work else None
-        return [run_sketch(run, root=root, checkpoint=checkpoint, progress=progress)[0]]
-
-    return results.run_missing(runs, execute, folder=folder, work=work,
-                               leftovers=lambda run: f"{results.path_of(run.stub).stem}.*",
+    return results.run_missing(runs, lambda run: [run_sketch(run, root=root, work=work, progress=progress)[0]],
+                               folder=folder, work=work, leftovers=lambda run: f"{checkpoint_name(run)}-*",
                                mend="give another folder, or move it away")
 
 
@@ -311,7 +328,8 @@ class Pretraining:
     """Our stand-in for the paper's staged pretraining, whose weights and data cannot be had.
 
     Sketch-a-Net learns to recognise which object a drawing shows, from the training drawings of all categories, edge
-    maps and sketches alike, one class per object (cosine softmax). Held-out and test identities are not seen.
+    maps and sketches alike, one class per object (cosine softmax). It sees no test identity, and none that a run of the
+    same ``seed`` and ``validation`` holds out, of one category or of all; a run of another seed is refused.
     """
 
     benchmark: str = "qmul"
@@ -326,10 +344,16 @@ class Pretraining:
     precision: str = "auto"
 
 
+def never_held_out(bench: Benchmark, fraction: float, seed: int) -> Split:
+    """The training images that no ``with_validation(fraction, seed)`` holds out, of all categories or of one."""
+    cuts = [part.with_validation(fraction, seed) for part in (bench, *(part for _, part in parts_of(bench)))]
+    return bench.train.where(~np.isin(bench.train.ids, np.concatenate([cut.query.ids for cut in cuts])))
+
+
 def pretrain(plan: Pretraining, path: str | Path, *, root=None, progress: bool = True) -> Path:
     """Train and write the weights of a Sketch-a-Net (``{"net": state, "plan": ...}``) to ``path``; returns it."""
     device = pick_device()
-    train = load(plan.benchmark, root).with_validation(plan.validation, seed=plan.seed).train
+    train = never_held_out(load(plan.benchmark, root), plan.validation, plan.seed)
     seed_everything(plan.seed)
     model = SketchFusion(taps=(), input_size=plan.size).to(device, memory_format=torch.channels_last)
     classes, labels = np.unique(train.ids, return_inverse=True)
@@ -355,13 +379,19 @@ def pretrain(plan: Pretraining, path: str | Path, *, root=None, progress: bool =
     return Path(path)
 
 
-def load_pretrained(model: Matcher, path: str | Path) -> None:
-    """Copy the weights that :func:`pretrain` wrote into ``model.net``."""
+def load_pretrained(model: Matcher, path: str | Path, **cut) -> None:
+    """Copy the weights that :func:`pretrain` wrote into ``model.net``.
+
+    cut: ``seed`` and ``validation`` that the pretraining must have had, so that it has seen none of those held out.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no pretrained weights; write them with cdimlib.experiments.pretrain")
     state = torch.load(path, weights_only=True, map_location="cpu")
     if "net" not in state:
         raise ValueError(f"{path} was not written by cdimlib.experiments.pretrain")
+    if other := {name: state["plan"][name] for name, value in cut.items() if state["plan"][name] != value}:
+        raise ValueError(f"{path} was pretrained with {other}, this run has {cut}: it may have seen drawings that are "
+                         "held out here; pretrain with the same")
     try:
         model.net.load_state_dict(state["net"])
     except RuntimeError as error:

@@ -7,8 +7,9 @@ Network by its global network, its local one, and both.
 
 from __future__ import annotations
 
+import json
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,18 @@ from .distributed import encode, fit, once, resident_batches, settings, similari
 from .identities import identity_objective, mask_objective
 from .models.fmn import GlobalPair, descriptor
 from .models.matcher import VectorMatcher
-from .people_runs import FUSION, MASK, ROWS, TABLES, PersonRun, as_published, build, checkpoint_name, taps_of  # noqa: F401
+from .people_runs import (  # noqa: F401
+    FUSION,
+    MASK,
+    ROWS,
+    TABLES,
+    PersonRun,
+    as_published,
+    build,
+    checkpoint_name,
+    first_stage,
+    taps_of,
+)
 from .retrieval.protocols import judge, multi_query
 from .retrieval.reranking import k_reciprocal
 from .training import History, TrainConfig, pick_device, seed_everything
@@ -68,8 +80,7 @@ def train_person(
     data = held.train.digest
     name = f"{checkpoint_name(run)}-{data}"
     def train_global(net, seed) -> None:
-        first = checkpoint_name(replace(run, row="fmn", seed=seed, margin=0, rank_weight=1, mask_epochs=0,
-                                        mask_period=0, mask_lr=1, alpha=0.5, rerank=False, label=""))  # fmt: skip
+        first = checkpoint_name(replace(first_stage(run), seed=seed))
         stage(net, identity_objective(run.smoothing), run.epochs, run.period, f"grn-{first}-{data}",
               (("backbone", run.backbone_lr),), seed)
 
@@ -152,9 +163,7 @@ def run_person(
     """
     started, device = time.perf_counter(), pick_device()
     bench = bench or run.load(run.benchmark, root)
-    if run.people:
-        kept = np.random.default_rng(0).permutation(np.unique(bench.train.ids))[: run.people]
-        bench = replace(bench, train=bench.train.where(np.isin(bench.train.ids, kept)))
+    bench = bench.with_people(run.people) if run.people else bench
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     others = [run.load(words, root) for words in run.also]  # what is not there is missed before the training
@@ -177,7 +186,8 @@ def run_person(
         **settings(run.batch), "data_seconds": round(data, 1), "model_seconds": round(net, 1),
         "train_images_per_second": round(run.batch * sum(len(h.losses) for h in histories) / (data + net), 1),
         "peak_memory_mib": round(results.peak_memory(device) or 0) or None,
-        "wall_seconds": round(time.perf_counter() - started, 1), **results.machine(device, run.precision),
+        "wall_seconds": round(time.perf_counter() - started + sum(h.earlier for h in histories), 1),
+        **results.machine(device, run.precision),
     }
     return [{**common, "row": row, "budget": run.budget(1 if row.startswith("grn") else 2), "metrics": metrics}
             for row, metrics in rows.items()], model
@@ -188,8 +198,24 @@ def run_grid(runs: list[PersonRun], *, root=None, folder=None, work=None, progre
 
     work: folder for checkpoints; a run's own is deleted when it is done, a global network's stays for others.
     """
-    return results.run_missing(runs, lambda run: run_person(run, root=root, work=work, progress=progress)[0],
-                               leftovers=lambda run: f"{checkpoint_name(run)}-*", folder=folder, work=work)
+    def execute(run):
+        if run.masked and (global_row := shared_row(run, folder)):
+            raise ValueError(f"{global_row} is of a global network that was trained otherwise: give the run a label of "
+                             "its own")
+        return run_person(run, root=root, work=work, progress=progress)[0]
+
+    return results.run_missing(runs, execute, leftovers=lambda run: f"{checkpoint_name(run)}-*", folder=folder,
+                               work=work)
+
+
+def shared_row(run: PersonRun, folder=None) -> Path | None:
+    """The stored result of a mask network's global branch that this run would overwrite with that of another one."""
+    path = results.path_of({**run.stub, "row": "grn", "budget": run.budget(1)}, folder)
+    if not path.exists():
+        return None
+    known = {field.name for field in fields(PersonRun)}
+    stored = {name: value for name, value in json.loads(path.read_text())["config"].items() if name in known}
+    return None if first_stage(PersonRun(**stored)) == first_stage(run) else path
 
 
 def beside(paper: str, table: int, found: list[dict], benchmark: str, *, first: bool = False) -> pd.DataFrame:

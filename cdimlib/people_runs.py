@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from dataclasses import asdict, dataclass, replace
 
@@ -16,6 +14,7 @@ from .data.people import home
 from .models.fmn import FeatureMaskNet
 from .models.midlevel import PersonFusion
 from .models.residual import Backbone
+from .results import digest
 
 FUSION, MASK = "midlevel-fusion", "feature-mask-network"
 #: what can be trained: for mid-level fusion the maps to fuse, where "res4:" is every unit of stage 4 and "res5:-1" all
@@ -119,6 +118,8 @@ class PersonRun:
             raise ValueError(f"unknown row {self.row!r}: choose from {', '.join(ROWS)}")
         if self.masked and ROWS[self.row] and self.margin is None:
             raise ValueError(f"row {self.row!r} needs margin=, of the ranking hinge: the paper does not give it")
+        if self.evaluations < 1:
+            raise ValueError(f"evaluations must be at least 1 (got {self.evaluations})")
         if self.identities and self.batch % self.identities:
             raise ValueError(f"a batch of {self.batch} does not divide into {self.identities} identities")
         object.__setattr__(self, "pixels", tuple(self.pixels))
@@ -219,5 +220,10 @@ def build(run: PersonRun, classes: int) -> PersonFusion | FeatureMaskNet:
 
 def checkpoint_name(run: PersonRun) -> str:
     """Row, seed and a digest of all settings of the training."""
-    digest = hashlib.sha256(json.dumps(replace(run, also=()).settings, sort_keys=True).encode()).hexdigest()[:10]
-    return f"{run.row.replace(',', '_')}-s{run.seed}-{digest}"
+    return f"{run.row.replace(',', '_')}-s{run.seed}-{digest(replace(run, also=()).settings)}"
+
+
+def first_stage(run: PersonRun) -> PersonRun:
+    """What the global network of a mask network's run depends on: runs that share it train it once."""
+    return replace(run, row="fmn", margin=0, rank_weight=1, mask_epochs=0, mask_period=0, mask_lr=1, alpha=0.5,
+                   rerank=False, label="", also=())  # fmt: skip

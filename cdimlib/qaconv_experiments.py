@@ -7,14 +7,12 @@ One training fills several rows: the matcher itself ("qaconv"), re-ranked ("qaco
 from __future__ import annotations
 
 import time
-import zlib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from . import distributed as dd
 from . import results
@@ -123,7 +121,7 @@ class MatchRun:
     @property
     def checkpoint(self) -> str:
         """Beginning of a checkpoint's name: row, seed and a digest of all settings."""
-        return f"{self.row}-s{self.seed}-{zlib.crc32(repr(self).encode()):08x}"
+        return f"{self.row}-s{self.seed}-{results.digest(asdict(self))}"
 
 
 def as_published(row: str = "qaconv", **changes) -> MatchRun:
@@ -192,10 +190,8 @@ def probability(matcher, scores: Tensor) -> Tensor:
     same ranking, but nearly equal numbers, and lifting multiplies.)"""
     if isinstance(matcher, QAConv):
         return torch.sigmoid(10 * torch.logit(scores.double())).float()
-    norm = matcher.logit_bn
-    how = (norm.running_mean, norm.running_var, norm.weight.abs(), norm.bias)
-    logits = F.batch_norm(scores.view(1, 1, -1), *(t.detach().cpu() for t in how), eps=norm.eps)
-    return torch.sigmoid(logits).view_as(scores)
+    with torch.no_grad():
+        return torch.sigmoid(matcher.logits_of(scores.to(matcher.logit_bn.weight.device))).cpu()
 
 
 def judge_rows(run: MatchRun, matcher, bench: Benchmark) -> dict[str, dict]:
@@ -253,7 +249,7 @@ def run_match(
         "feature": list(model.matcher.shape), "train_images_per_second": round(speed, 1),
         "data_seconds": round(history.data_seconds, 1), "model_seconds": round(history.model_seconds, 1),
         "peak_memory_mib": round(results.peak_memory(device) or 0) or None, **settings(run.batch),
-        "wall_seconds": round(time.perf_counter() - started, 1), **results.machine(device),
+        "wall_seconds": round(time.perf_counter() - started + history.earlier, 1), **results.machine(device),
     }
     losses = [round(v, 4) for v in history.losses[:: max(1, len(history.losses) // 100)]]
     curve = {"loss": losses, "validation": history.validation}
@@ -266,6 +262,6 @@ def run_grid(runs: list[MatchRun], *, root=None, folder=None, work=None, progres
 
     work: folder for checkpoints; a run's own is deleted when it is done.
     """
-    return results.run_missing(  # the plain row, by which a run counts as done, is written last
-        runs, lambda run: run_match(run, root=root, work=work, progress=progress)[0][::-1],
+    return results.run_missing(
+        runs, lambda run: run_match(run, root=root, work=work, progress=progress)[0],
         leftovers=lambda run: f"{run.checkpoint}-*", folder=folder, work=work)

@@ -195,7 +195,7 @@ def numbers(paper: str, folder: str | Path | None = None) -> pd.DataFrame:
 
 def stage1(budget: str) -> str:
     """The budget of the first stage alone, of a network that is trained in two."""
-    return re.sub(r"(-[\d.]+ep)-[\d.]+ep-m[\d.]+", r"\1", budget)
+    return re.sub(r"(-[^-]+ep)-[^-]+ep-m[\d.]+(e-?\d+)?(w[\d.]+(e-?\d+)?)?", r"\1", budget)
 
 
 def pair(runs: list[dict], better: str, base: str) -> tuple[list[dict], list[dict]]:

@@ -6,6 +6,7 @@ A result holds ``REQUIRED`` and, per data set in ``metrics``: acc@1, acc@10 (per
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import re
@@ -31,18 +32,37 @@ REQUIRED = (
 )
 
 
+def _commit(folder: Path) -> str:
+    """The commit of the checkout ``folder``, with "-dirty" where the library there differs from it."""
+    if ROOT != _CHECKOUT:
+        return "unknown"  # an installed library; the folder around it may be a checkout of anything
+
+    def git(*words) -> str:
+        call = ["git", "-C", str(folder), *words]
+        return subprocess.run(call, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short", "HEAD") + "-dirty" * bool(git("status", "--porcelain", "--", "cdimlib"))
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+#: of the code that runs, so asked when it is imported and not when a run ends
+COMMIT = _commit(ROOT.parent)
+
+
+def digest(settings: dict) -> str:
+    """Ten hexadecimal digits of settings, for a checkpoint's name: other settings must not resume from it."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
+
+
 def machine(device: torch.device | str = "cpu", precision: str = "auto") -> dict:
     """Where a run ran: device, what its precision was there, versions, commit, date; merged into its JSON."""
     device = torch.device(device)
     name = device_name(device) + (f", {platform.machine()}" if device.type == "cpu" else "")
-    try:
-        git = ["git", "-C", str(ROOT.parent), "rev-parse", "--short", "HEAD"]
-        commit = subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        commit = "unknown"
     versions = {"cdimlib": __version__, "torch": torch.__version__, "numpy": np.__version__,
                 "python": platform.python_version()}
-    return {"device": name, "precision": precision_on(device, precision), "versions": versions, "commit": commit,
+    return {"device": name, "precision": precision_on(device, precision), "versions": versions, "commit": COMMIT,
             "date": datetime.now(UTC).date().isoformat()}
 
 
@@ -75,11 +95,18 @@ def check(result: dict, source: str = "result") -> dict:
     return result
 
 
-def is_done(path: Path, settings: dict, mend: str) -> bool:
-    """Whether a run has its result at ``path``; ValueError (that ends with ``mend``) if with other settings."""
+def is_done(path: Path, settings: dict, mend: str, run=None) -> bool:
+    """Whether a run has its result at ``path``; ValueError (that ends with ``mend``) if with other settings.
+
+    run: gives the settings that ``settings`` leaves out, which a run's ``stub`` does where they are the default. That a
+    result was judged on more (``also``) is no other setting, nor is where its first weights lay (``init``).
+    """
     if not path.exists():
         return False
-    stored, settings = json.loads(path.read_text())["config"], json.loads(json.dumps(settings))
+    stored = json.loads(path.read_text())["config"]
+    left_out = stored.keys() - settings.keys() - {"also", "init"}
+    settings = {**settings, **{name: getattr(run, name) for name in left_out if hasattr(run, name)}}
+    settings = json.loads(json.dumps(settings))
     if other := {name: value for name, value in settings.items() if stored.get(name) != value}:
         raise ValueError(f"{path} was run with other settings than {other}: {mend}")
     return True
@@ -106,16 +133,16 @@ def run_missing(
     """Execute every run that has no result yet, in order; results are written as they come, so a stopped grid resumes.
 
     runs: their ``stub`` is what is known of a result before the run: the fields that name its file, and its ``config``;
-    execute: a run -> its results, of which the one with the stub's name comes last; work, leftovers: a folder, and a
-    run -> a pattern for its checkpoints there, deleted when it is done; mend: what to do about a result of other
-    settings under the same name.
+    execute: a run -> its results; the one with the stub's name, by which the run counts as done, is saved last; work,
+    leftovers: a folder, and a run -> a pattern for its checkpoints there, deleted when it is done; mend: what to
+    do about a result of other settings under the same name.
     """
     done = []
     for run in runs:
-        if agree(is_first() and is_done(path_of(run.stub, folder), run.stub["config"], mend)):
+        if agree(is_first() and is_done(path_of(run.stub, folder), run.stub["config"], mend, run)):
             continue
         found = execute(run)
-        for result in found:
+        for result in sorted(found, key=lambda result: path_of(result) == path_of(run.stub)):
             save(result, folder)
         for leftover in Path(work).glob(leftovers(run)) if work and leftovers and is_first() else ():
             leftover.unlink()
@@ -193,6 +220,10 @@ def compare(
         for method in part["method"].unique():
             runs = load(paper, folder, row=rows[method], **where) if method in rows else []
             runs = [r for r in runs if r["data"]["name"] == dataset or r["data"]["name"] not in real]
+            runs = [r for r in runs if dataset in r["metrics"]]
+            if len({r["seed"] for r in runs}) < len(runs):
+                raise ValueError(f"table {table}, {method} on {dataset}: a seed was run under several budgets "
+                                 f"({', '.join(sorted({r['budget'] for r in runs}))}): say which, by budget=")
             line = {"data": dataset, "method": method}
             for metric in metrics:
                 value = part[(part["method"] == method) & (part["metric"] == metric)]["value"]

@@ -65,6 +65,9 @@ class TrainConfig:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
         if self.steps < 1 or self.lr <= 0 or not 0 <= self.warmup < 1:
             raise ValueError(f"need steps >= 1, lr > 0 and 0 <= warmup < 1; got {self.steps}, {self.lr}, {self.warmup}")
+        if self.checkpoint_every < 1 or self.evaluate_every < 0:
+            raise ValueError("need checkpoint_every >= 1 and evaluate_every >= 0; got "
+                             f"{self.checkpoint_every} and {self.evaluate_every}")
         if self.schedule == "decay" and (self.period < 1 or not 0 < self.decay <= 1):
             raise ValueError(f"need period >= 1 and 0 < decay <= 1; got {self.period} and {self.decay}")
 
@@ -82,7 +85,11 @@ class TrainConfig:
 
 @dataclass
 class History:
-    """What a run did: loss per step, (step, score) and note of each validation, seconds on data and on the model."""
+    """What a run did: loss per step, (step, score) and note of each validation, seconds on data and on the model.
+
+    seconds: of the whole training, validation included, as far as it is in a checkpoint; earlier: those of processes
+    that were stopped before this one went on (none where a finished training is only read).
+    """
 
     losses: list[float] = field(default_factory=list)
     validation: list[tuple[int, float]] = field(default_factory=list)
@@ -92,6 +99,8 @@ class History:
     data_seconds: float = 0.0
     model_seconds: float = 0.0
     stopped_early: bool = False
+    seconds: float = 0.0
+    earlier: float = 0.0
 
 
 def seed_everything(seed: int) -> None:
@@ -188,12 +197,14 @@ def fit(
     checkpoint: file to resume from if it exists, and to write (atomically) as training goes on; beside it, with the
     ending ``.jsonl``, a log of the validations. A checkpoint of another configuration is refused.
     """
-    device = next(model.parameters()).device
+    device, began = next(model.parameters()).device, time.perf_counter()
     optimizer = make_optimizer(model, config)
     history, best, start = History(), None, 0
     checkpoint = Path(checkpoint) if checkpoint else None
     if checkpoint and checkpoint.exists():
         start, best = _resume(checkpoint, model, optimizer, history, config)
+        finished = start == config.steps or history.stopped_early
+        history.earlier, began = 0.0 if finished else history.seconds, began - history.seconds
     bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc=label,
                disable=not (progress and is_first()))
     for step in bar:
@@ -236,6 +247,7 @@ def fit(
             bar.set_postfix(loss=f"{value:.3f}", best=f"{history.best_score:.3f}")
         last = done == config.steps or history.stopped_early
         if checkpoint and (last or done % config.checkpoint_every == 0):
+            history.seconds = time.perf_counter() - began
             _save(checkpoint, model, optimizer, history, config, done, best)
     if best is not None:
         model.load_state_dict(best)

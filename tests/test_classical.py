@@ -96,6 +96,7 @@ def test_rank_folders_needs_no_training(tmp_path):
     [
         (lambda: DenseHOG(side=8, cells=8), "at least 16"),
         (lambda: DenseHOG(block=9), "blocks of 1 to 8"),
+        (lambda: DenseHOG(side=60, cells=16), "16 cells do not divide a side of 60: take side=48"),
         (lambda: DenseHOG().encode(torch.zeros(1, 3, 64, 64)), r"grey drawings.*\(1, 3, 64, 64\)"),
         (lambda: HOGBoW(patch=30, stride=8), "multiple of stride"),
         (lambda: HOGBoW(words=1), "at least two words"),
@@ -134,7 +135,7 @@ def test_bag_of_words_counts_each_patch_with_ink_once():
     assert histogram.shape == (7, 12)
     assert histogram.norm(dim=1).tolist() == pytest.approx([1.0] * 6 + [0.0], abs=1e-5)
     for row, patches in zip(histogram[:6], described, strict=False):
-        nearest = np.linalg.norm(patches[:, None] - bag.vocabulary.cluster_centers_[None], axis=2).argmin(axis=1)
+        nearest = np.linalg.norm(patches[:, None] - bag.vocabulary.numpy()[None], axis=2).argmin(axis=1)
         counts = np.array([(nearest == word).sum() for word in range(12)], float)
         np.testing.assert_allclose(row, counts / np.linalg.norm(counts), atol=1e-5)
     bag.root = True

@@ -53,10 +53,21 @@ def test_the_curve_of_a_resumed_run_is_whole(tmp_path, monkeypatch):
     """Each validation keeps its look at the test set, those before the interruption included."""
     monkeypatch.setenv("CDIM_PROFILE", "smoke")
     run = ex.SketchRun("vanilla", **{**TINY, "benchmark": "toy-shop/shoes", "evaluations": 2})
-    first, _ = ex.run_sketch(run, checkpoint=tmp_path / "run.pt", progress=False)
-    again, _ = ex.run_sketch(run, checkpoint=tmp_path / "run.pt", progress=False)
+    first, _ = ex.run_sketch(run, work=tmp_path, progress=False)
+    again, _ = ex.run_sketch(run, work=tmp_path, progress=False)
     assert len(again["curve"]["test_single_view"]) == len(again["curve"]["validation"]) == 2
     assert again["curve"] == first["curve"] and again["metrics"] == first["metrics"]
+
+
+def test_a_checkpoint_is_of_its_settings_and_data(tmp_path, monkeypatch):
+    """What the trainer's own configuration does not hold (warp, corrected labels) keeps a run apart, too."""
+    monkeypatch.setenv("CDIM_PROFILE", "smoke")
+    run = ex.SketchRun("vanilla", **{**TINY, "benchmark": "toy-shop/shoes"})
+    bench = load("toy-shop/shoes", size="tiny")
+    relabelled = replace(bench, train=replace(bench.train, ids=np.roll(bench.train.ids, 2)))
+    for a, b in ((run, bench), (replace(run, warp=2.0), bench), (run, relabelled)):
+        ex.run_sketch(a, bench=b, work=tmp_path, progress=False)
+    assert len(list(tmp_path.glob("*.pt"))) == 3
 
 
 def test_held_out_and_test_identities_are_never_trained_on():
@@ -84,10 +95,32 @@ def test_pretraining_is_loaded_and_a_misfit_is_named(tmp_path, monkeypatch):
     ex.load_pretrained(model, path)
     state = torch.load(path, weights_only=True)["net"]
     assert torch.equal(model.net.conv5.weight, state["conv5.weight"])
+    with pytest.raises(ValueError, match=r"pretrained with \{'seed': 0\}, this run has \{'seed': 1.*held out here"):
+        ex.run_sketch(ex.SketchRun("vanilla", "faithful", "toy-shop/shoes", 1, 81, init=str(path)), progress=False)
     with pytest.raises(ValueError, match="does not fit"):
         ex.load_pretrained(ex.build(ex.SketchRun("vanilla", "faithful", size=105)), path)
     with pytest.raises(FileNotFoundError, match="pretrain"):
         ex.load_pretrained(model, tmp_path / "none.pt")
+
+
+def test_pretraining_sees_nothing_that_is_held_out_later(monkeypatch):
+    """Neither the cut of all categories together nor that of one."""
+    monkeypatch.setenv("CDIM_PROFILE", "smoke")
+    whole = load("toy-shop")
+    trained = set(ex.never_held_out(whole, 0.1, seed=3).ids.tolist())
+    for bench in (whole, *(part for _, part in ex.parts_of(whole))):
+        cut = bench.with_validation(0.1, seed=3)
+        assert trained and not trained & set(cut.query.ids.tolist()) and not trained & set(whole.query.ids.tolist())
+    alone, within = load("toy-shop/chairs").with_validation(0.1, seed=3), dict(ex.parts_of(whole))["chairs"]
+    assert torch.equal(alone.query.images, within.with_validation(0.1, seed=3).query.images), "loaded alone or not"
+
+
+def test_faithful_dssa_trains_its_distance(monkeypatch):
+    monkeypatch.setenv("CDIM_PROFILE", "smoke")
+    run = ex.SketchRun("dssa", "faithful", "toy-shop/shoes", size=81, batch=4)
+    model, bench = ex.build(run), ex.on_canvas(load("toy-shop/shoes"), run.input)
+    ex.faithful_objective(run)(model, ex.faithful_batches(run, bench, torch.device("cpu"))(0, 0)).backward()
+    assert model.weight.grad.abs().sum() > 0
 
 
 def test_unknown_words_are_named():
@@ -97,6 +130,10 @@ def test_unknown_words_are_named():
         ex.SketchRun("ours", "best")
     with pytest.raises(ValueError, match="ImageNet"):
         ex.SketchRun("ours", init="imagenet")
+    with pytest.raises(ValueError, match="init='some.pt' does not fit"):
+        ex.SketchRun("inception", init="some.pt")
+    with pytest.raises(ValueError, match="evaluations must be at least 1"):
+        ex.SketchRun("ours", evaluations=0)
 
 
 def test_main_budget_is_the_one_with_most_rows():

@@ -232,6 +232,12 @@ class TestMultiView:
             Matcher().score(torch.zeros(1), torch.zeros(1))
 
 
+@pytest.mark.parametrize("build", [SketchFusion, DSSA])
+def test_images_of_another_size_are_refused(build):
+    with pytest.raises(ValueError, match=r"of images of 99 x 99 pixels it is \[256, 1, 1\]: resize the images"):
+        build(input_size=99).encode(torch.zeros(1, 1, 141, 141))
+
+
 class TestDSSA:
     @pytest.mark.parametrize("fusion", [False, True])
     def test_feature_composed_by_hand(self, drawings, fusion):
@@ -271,6 +277,7 @@ class TestDSSA:
                         expected[q, g] += weight[i][j] * (float(queries[q, i]) - float(gallery[g, j])) ** 2
         torch.testing.assert_close(model.energy(queries, gallery), expected, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(model.score(queries, gallery), -expected.clamp(min=0).sqrt(), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(model.pair_energy(queries, gallery[:3]), expected.diag(), rtol=1e-4, atol=1e-4)
 
     def test_identity_weight_is_euclidean(self):
         model = DSSA(input_size=SMALL)
@@ -281,7 +288,9 @@ class TestDSSA:
         torch.testing.assert_close(model.score(features[:2], features[2:]), -distance, rtol=1e-4, atol=1e-4)
         cosine = F.cosine_similarity(features[:2, None], features[None, 2:], dim=2)
         torch.testing.assert_close(model.cosine(features[:2], features[2:]), cosine, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model.pair_energy(features[:2], features[2:4]), distance.diag().square())
         without = DSSA(input_size=SMALL, holef=False)
+        torch.testing.assert_close(without.pair_energy(features[:2], features[2:4]), distance.diag().square())
         assert without.weight is None and float(without.penalty()) == 0
         torch.testing.assert_close(without.score(features[:2], features[2:]), -distance, rtol=1e-4, atol=1e-4)
 

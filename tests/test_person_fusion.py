@@ -328,6 +328,18 @@ class TestRuns:
         assert start.any() and len(list(tmp_path.glob("grn-*.pt"))) == 2, "stage 1 does not depend on it"
         assert "mask_lr" not in run.settings and still.settings["mask_lr"] == 0
 
+    def test_a_global_row_is_not_overwritten_by_that_of_another_training(self, world, tmp_path, monkeypatch):
+        monkeypatch.setattr(pe.PersonRun, "load", lambda run, words, root=None: world)
+        run = pe.PersonRun("fmn", **TINY, margin=0.1)
+        pe.run_grid([run], folder=tmp_path, progress=False)
+        (stored,) = tmp_path.rglob("*grn-*.json")
+        before = stored.read_text()
+        pe.run_grid([replace(run, row="nomask", margin=0.2)], folder=tmp_path, progress=False)
+        with pytest.raises(ValueError, match=f"{stored.name} is of a global network .* a label of its own"):
+            pe.run_grid([replace(run, row="fmn-res2", lr=0.5)], folder=tmp_path, progress=False)
+        assert json.loads(before)["metrics"] == json.loads(stored.read_text())["metrics"]
+        pe.run_grid([replace(run, row="fmn-res2", lr=0.5, label="fast")], folder=tmp_path, progress=False)
+
     @pytest.mark.parametrize("row", ["fusion", "fmn"])
     def test_a_compiled_network_trains_alike_and_is_left_plain(self, row, world, monkeypatch):
         """Compiled by dynamo alone: a compiler of C++ need not be here."""

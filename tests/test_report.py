@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from cdimlib import report, results
+from cdimlib.people_runs import PersonRun
 
 
 def result(row, seed, hits, *, paper="midlevel-fusion", name="shoes", budget="b", track="modern", seconds=60.0):
@@ -182,3 +183,9 @@ def test_a_training_that_fills_several_rows_costs_once(tmp_path):
 def test_index_is_written_whole(tmp_path):
     path = report.write_index(tmp_path / "INDEX.json")
     assert json.loads(path.read_text()) == report.index() and not list(tmp_path.glob("*.part*"))
+
+
+@pytest.mark.parametrize("changes", [{}, {"rank_weight": 2.0}, {"margin": 1e-5}, {"margin": 1e-5, "rank_weight": 1e-5}])
+def test_the_first_stage_of_every_budget_is_found(changes):
+    run = PersonRun("fmn", **{"margin": 0.1, "mask_epochs": 3, "label": "200people", **changes})
+    assert report.stage1(run.budget()) == run.budget(1)

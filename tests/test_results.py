@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -177,3 +179,59 @@ def test_what_the_pages_show_of_benchmarks_was_measured():
     assert len(asked) >= 10
     for start in asked:
         assert len(results.bench(start)) >= 2, start
+
+
+def test_compare_refuses_one_seed_under_two_budgets(tmp_path):
+    """Their mean would be of no budget, and the count not of seeds."""
+    for budget in ("8px-1x1", "8px-2x1"):
+        results.save(make(budget=budget), tmp_path)
+    rows = {"Flattening (Ours)": "ours"}
+    with pytest.raises(ValueError, match=r"Flattening \(Ours\) on shoes: .* several budgets \(8px-1x1, 8px-2x1\)"):
+        results.compare("midlevel-fusion", 9, rows, folder=tmp_path)
+    assert results.compare("midlevel-fusion", 9, rows, folder=tmp_path, budget="8px-1x1")["seeds"].max() == 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run whose stub leaves ``optimizer`` out where it is the default."""
+
+    lr: float = 0.1
+    optimizer: str = "adamw"
+
+    @property
+    def stub(self):
+        config = {"lr": self.lr} | ({} if self.optimizer == "adamw" else {"optimizer": self.optimizer})
+        return {**make(), "config": config}
+
+
+def test_settings_that_are_left_out_count(tmp_path):
+    execute = lambda run: [run.stub]  # noqa: E731
+    assert len(results.run_missing([Run(optimizer="adam")], execute, folder=tmp_path)) == 1
+    assert results.run_missing([Run(optimizer="adam")], execute, folder=tmp_path) == []
+    with pytest.raises(ValueError, match=r"other settings than \{'optimizer': 'adamw'\}"):
+        results.run_missing([Run()], execute, folder=tmp_path)
+
+
+def test_the_row_by_which_a_run_counts_as_done_is_saved_last(tmp_path, monkeypatch):
+    """A kill between two rows must leave the run undone."""
+    saved, save = [], results.save
+    monkeypatch.setattr(results, "save", lambda r, folder: (saved.append(r["row"]), save(r, folder)))
+    rows = lambda run: [{**run.stub, "row": row} for row in ("grn", "ours", "ours+rerank")]  # noqa: E731
+    results.run_missing([Run()], rows, folder=tmp_path)
+    assert saved == ["grn", "ours+rerank", "ours"]
+
+
+def test_the_commit_is_that_of_this_library(tmp_path, monkeypatch):
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path)]
+    (tmp_path / "cdimlib").mkdir()
+    (tmp_path / "cdimlib" / "x.py").write_text("")
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *words], check=True)
+    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    monkeypatch.setattr(results, "ROOT", results._CHECKOUT)
+    (tmp_path / "notes.txt").write_text("beside the library")
+    assert results._commit(tmp_path) == head
+    (tmp_path / "cdimlib" / "x.py").write_text("changed = True\n")
+    assert results._commit(tmp_path) == f"{head}-dirty"
+    monkeypatch.setattr(results, "ROOT", tmp_path)  # installed: the checkout around it is not its own
+    assert results._commit(tmp_path) == "unknown"

@@ -211,6 +211,8 @@ class TestPlainSampler:
         assert sorted(PlainSampler(crowd([2, 3]), 64)(0, 5)) == [0, 1, 2, 3, 4]
         with pytest.raises(ValueError, match="batch_size must be at least 1"):
             PlainSampler(crowd([2]), 0)
+        with pytest.raises(ValueError, match="no training images"):
+            PlainSampler(crowd([2]).where(np.zeros(2, bool)), 4)
 
 
 class TestIdentitySampler:

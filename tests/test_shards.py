@@ -21,6 +21,8 @@ from references import nearest_vectors
 from torch.nn import functional as F
 
 from cdimlib import plots_scale
+from cdimlib.models.classical import DenseHOG, HOGBoW
+from cdimlib.models.colour import PairMetric
 from cdimlib.models.matcher import Matcher, VectorMatcher
 from cdimlib.models.qaconv import QAConv
 from cdimlib.retrieval import VectorIndex, encode, similarity
@@ -235,6 +237,23 @@ class TestFiles:
         with torch.no_grad():
             qaconv.fc.bias += 1e-6
         assert fingerprint(qaconv) != before
+
+    def test_fingerprint_of_what_has_no_weights_at_first(self):
+        """Settings count, and what was learned outside of torch; how a score is computed does not."""
+        assert fingerprint(DenseHOG(side=64)) != fingerprint(DenseHOG(side=128)) == fingerprint(DenseHOG())
+        assert fingerprint(VectorMatcher("cosine")) == fingerprint(VectorMatcher("euclidean"))
+        rng, ids, cams = np.random.default_rng(0), np.repeat(np.arange(8), 4), np.tile([0, 1], 16)
+        learned = [PairMetric(VectorMatcher(), dims=4).fit(torch.as_tensor(rng.normal(size=(32, 6))), ids, cams)
+                   for _ in range(2)]
+        assert len({fingerprint(matcher) for matcher in (*learned, PairMetric(VectorMatcher(), dims=4))}) == 3
+        described = [rng.normal(size=(40, 144)).astype(np.float32) for _ in range(2)]
+        bags = [HOGBoW(words=5, seed=0).fit(described=[patches]) for patches in described]
+        assert fingerprint(bags[0]) != fingerprint(bags[1])
+
+    def test_labels_of_a_table(self, tmp_path):
+        """A column of text, which pandas holds as objects."""
+        gallery = write_gallery(tmp_path, torch.eye(3), np.array(["a", "b", "a"], object), matcher="by hand")
+        assert gallery.ids.tolist() == ["a", "b", "a"] and not list(tmp_path.glob(".*"))
 
 
 def contents(folder):

@@ -98,6 +98,7 @@ class TestResume:
         whole, expected = train(None, "never")
         assert history.losses == expected.losses and len(history.losses) == 40
         assert history.validation == expected.validation and history.best_step == expected.best_step
+        assert 0 < history.earlier < history.seconds and expected.earlier == 0, "seconds of the killed process count"
         for name, value in whole.state_dict().items():
             assert torch.equal(value, resumed.state_dict()[name]), name
 
@@ -105,6 +106,7 @@ class TestResume:
         first, before = train(tmp_path / "run.pt", "never")
         again, after = train(tmp_path / "run.pt", "never")
         assert before.losses == after.losses and before.model_seconds == after.model_seconds
+        assert after.earlier == 0, "what was only read was not waited for"
         assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
         log = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
         assert [(line["step"], line["score"]) for line in log] == before.validation
@@ -200,6 +202,7 @@ class TestOptimisers:
             ({"steps": 0}, r"need steps >= 1, lr > 0 and 0 <= warmup < 1; got 0"),
             ({"lr": -1.0}, r"got 6, -1.0"),
             ({"warmup": 1.0}, r"got 6, 0.1, 1.0"),
+            ({"checkpoint_every": 0}, r"need checkpoint_every >= 1 and evaluate_every >= 0; got 0 and 0"),
         ],
     )
     def test_configuration_errors(self, wrong, message):

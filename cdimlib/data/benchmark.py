@@ -51,8 +51,11 @@ class Split:
 
     @property
     def digest(self) -> str:
-        """Eight hexadecimal digits of the images, for a checkpoint's name: other data must not resume from it."""
-        return f"{zlib.crc32(self.images.contiguous().numpy()):08x}"
+        """Eight hexadecimal digits of images, identities and cameras, for a checkpoint's name: other data must not
+        resume from it."""
+        labels = (values for values in (self.ids, self.cams) if values is not None)
+        of_images = zlib.crc32(self.images.contiguous().numpy())
+        return f"{zlib.crc32(repr([np.asarray(v).tolist() for v in labels]).encode(), of_images):08x}"
 
     def where(self, keep) -> Split:
         """The images for which the boolean array (or index array) ``keep`` [N] says so."""
@@ -124,6 +127,11 @@ class Benchmark:
             f"{self.name}/{name}", cut(self.train), cut(self.query), cut(self.gallery),
             categories=(name,), note=self.note,
         )
+
+    def with_people(self, count: int) -> Benchmark:
+        """With ``count`` of the training identities, drawn at random, always the same ones; all if there are fewer."""
+        kept = np.random.default_rng(0).permutation(np.unique(self.train.ids))[:count]
+        return replace(self, train=self.train.where(np.isin(self.train.ids, kept)))
 
     def with_validation(self, fraction: float = 0.1, seed: int = 0) -> Benchmark:
         """Hold out a share of the *training identities* as query and gallery; the test split is not touched.

@@ -116,6 +116,8 @@ class PlainSampler:
     def __init__(self, split: Split, batch_size: int):
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1 (got {batch_size})")
+        if not len(split):
+            raise ValueError("there are no training images: the training split of the data is empty")
         self.identities, self.labels = np.unique(split.ids, return_inverse=True)
         self.batch_size = min(batch_size, len(split))
 

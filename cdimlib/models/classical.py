@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from skimage.feature import hog
 from skimage.filters import gaussian
 from sklearn.cluster import MiniBatchKMeans
+from sklearn.metrics import pairwise_distances_argmin
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
@@ -54,6 +55,8 @@ class DenseHOG(VectorMatcher):
         metric: str = "euclidean",
     ):
         super().__init__(metric)
+        if side % cells:
+            raise ValueError(f"{cells} cells do not divide a side of {side}: take side={max(2, side // cells) * cells}")
         if side < 2 * cells or not 1 <= block <= cells:
             raise ValueError(
                 f"a grid of {cells} cells needs an image side of at least {2 * cells} and blocks of 1 to {cells} "
@@ -100,7 +103,7 @@ class HOGBoW(VectorMatcher):
             raise ValueError(f"a vocabulary needs at least two words (got {words})")
         self.words, self.side, self.patch, self.stride, self.orientations = words, side, patch, stride, orientations
         self.root, self.samples, self.seed = root, samples, seed
-        self.vocabulary: MiniBatchKMeans | None = None
+        self.register_buffer("vocabulary", None)  # [words, D]
 
     def describe(self, images: Tensor) -> list[np.ndarray]:
         """HOG of every patch with ink: per image float32 [patches, D], D = (patch / stride)^2 * orientations."""
@@ -124,7 +127,7 @@ class HOGBoW(VectorMatcher):
         rng = np.random.default_rng(self.seed)
         drawn = everything[rng.permutation(len(everything))[: self.samples]]
         means = MiniBatchKMeans(self.words, n_init=1, random_state=self.seed, batch_size=2048, max_iter=20)
-        self.vocabulary = means.fit(drawn)
+        self.vocabulary = torch.from_numpy(means.fit(drawn).cluster_centers_)
         return self
 
     def histogram(self, described: list[np.ndarray]) -> Tensor:
@@ -134,7 +137,8 @@ class HOGBoW(VectorMatcher):
         counts = np.zeros((len(described), self.words), np.float32)
         image = np.repeat(np.arange(len(described)), [len(patches) for patches in described])
         if len(image):
-            np.add.at(counts, (image, self.vocabulary.predict(np.concatenate(described))), 1)
+            word = pairwise_distances_argmin(np.concatenate(described), self.vocabulary.cpu().numpy())
+            np.add.at(counts, (image, word), 1)
         histogram = torch.from_numpy(np.sqrt(counts) if self.root else counts)
         return F.normalize(histogram, dim=1)
 

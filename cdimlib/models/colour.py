@@ -102,7 +102,8 @@ class PairMetric(VectorMatcher):
     def __init__(self, matcher: VectorMatcher, *, dims: int = 80, seed: int = 0):
         super().__init__("cosine")
         self.matcher, self.dims, self.seed = matcher, dims, seed
-        self.mean = self.weight = None  # [D], [D, dims]
+        for name in ("mean", "weight"):  # [D], [D, dims]
+            self.register_buffer(name, None)
 
     def fit(self, features: Tensor, ids: np.ndarray, cams: np.ndarray) -> PairMetric:
         """Learn from features [N, D] of training images with their identities and cameras [N]."""

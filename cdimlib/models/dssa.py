@@ -74,6 +74,13 @@ class DSSA(Matcher):
         cross = queries @ self.weight @ gallery.T  # [Q, G]
         return (queries.square() @ rows)[:, None] + (gallery.square() @ columns)[None, :] - 2 * cross
 
+    def pair_energy(self, first: Tensor, second: Tensor) -> Tensor:
+        """HOLEF energy of the pairs of rows: [B, D], [B, D] -> [B]."""
+        if self.weight is None:
+            return (first - second).square().sum(dim=1)
+        rows, columns = self.weight.sum(dim=1), self.weight.sum(dim=0)
+        return first.square() @ rows + second.square() @ columns - 2 * ((first @ self.weight) * second).sum(dim=1)
+
     def score(self, queries: Tensor, gallery: Tensor) -> Tensor:
         return -self.energy(queries, gallery).clamp_min(0).sqrt()
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .matcher import VectorMatcher
 from .midlevel import POOLINGS, mid_vector
+from .residual import fetching
 
 TAP = "Mixed_7b"
 CHANNELS = 2048  # of Mixed_7b, and of Mixed_7c, whose average is the network's last feature
@@ -94,7 +95,8 @@ def _stages(weights: str | None) -> nn.Sequential:
     from torchvision.models import Inception_V3_Weights, inception_v3
 
     if weights:
-        net = inception_v3(weights=Inception_V3_Weights.IMAGENET1K_V1, transform_input=False)
+        with fetching("inception_v3"):
+            net = inception_v3(weights=Inception_V3_Weights.IMAGENET1K_V1, transform_input=False)
     else:
         net = inception_v3(weights=None, aux_logits=False, transform_input=False, init_weights=True)
     stages = nn.Sequential()

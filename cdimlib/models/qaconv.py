@@ -254,9 +254,13 @@ class PooledMaps(VectorMatcher):
 
     def logits(self, queries: Tensor, gallery: Tensor) -> Tensor:
         with torch.autocast(queries.device.type, enabled=False):  # as QAConv does: bf16 is too coarse for cosines
-            cosine, norm = self.cosine(queries.float(), gallery.float()), self.logit_bn
-            statistics = norm.running_mean, norm.running_var, norm.weight.abs(), norm.bias, norm.training, norm.momentum
-            return F.batch_norm(cosine.view(1, 1, -1), *statistics, norm.eps).view_as(cosine)
+            return self.logits_of(self.cosine(queries.float(), gallery.float()))
+
+    def logits_of(self, cosine: Tensor) -> Tensor:
+        """Cosines of any shape -> the logits of a match."""
+        norm = self.logit_bn
+        statistics = norm.running_mean, norm.running_var, norm.weight.abs(), norm.bias, norm.training, norm.momentum
+        return F.batch_norm(cosine.view(1, 1, -1), *statistics, norm.eps).view_as(cosine)
 
 
 class ClassMemory(nn.Module):

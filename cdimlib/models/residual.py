@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import lru_cache
 from string import ascii_lowercase
 from urllib.error import URLError
@@ -104,6 +105,18 @@ class Backbone(nn.Module):
         return dict(_shapes(self.name, self.last_stride, *pixels))
 
 
+@contextmanager
+def fetching(name: str):
+    """Around torchvision's fetching of weights: says what to do where they cannot be fetched."""
+    try:
+        yield
+    except (URLError, OSError) as error:
+        raise FileNotFoundError(
+            f"ImageNet weights of {name} could not be fetched ({error}): put torchvision's file into "
+            f"{torch.hub.get_dir()}/checkpoints, or pass weights=None"
+        ) from error
+
+
 def _layers(name: str, weights: str | None, last_stride: int) -> tuple[dict[str, nn.Module], dict[str, str]]:
     """Layers of a network in order, by name; and for every tap the layer whose output it is."""
     from torchvision.models import get_model
@@ -112,13 +125,8 @@ def _layers(name: str, weights: str | None, last_stride: int) -> tuple[dict[str,
         raise ValueError(f"unknown backbone {name!r}: choose from {', '.join(BACKBONES)}")
     if last_stride not in (1, 2):
         raise ValueError(f"last_stride must be 1 or 2, not {last_stride!r}")
-    try:
+    with fetching(name):
         net = get_model(name, weights="IMAGENET1K_V1" if weights else None)
-    except (URLError, OSError) as error:
-        raise FileNotFoundError(
-            f"ImageNet weights of {name} could not be fetched ({error}): put torchvision's file into "
-            f"{torch.hub.get_dir()}/checkpoints, or pass weights=None"
-        ) from error
     if name in RESNETS:
         layers = {"res1": nn.Sequential(net.conv1, net.bn1, net.relu), "pool1": net.maxpool}
         places, stages = dict(zip(layers, layers)), {}

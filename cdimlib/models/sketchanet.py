@@ -75,6 +75,12 @@ class SketchANet(nn.Module):
 
     def head6(self, pool5: Tensor) -> Tensor:
         """fc6 with its ReLU on a pool5 map [N, 256, h, w] -> [N, 512]."""
+        expected = self.shapes(self.input_size)["pool5"]
+        if tuple(pool5.shape[1:]) != expected:
+            raise ValueError(
+                f"pool5 is {list(pool5.shape[1:])}, of images of {self.input_size} x {self.input_size} pixels it is "
+                f"{list(expected)}: resize the images, or build the model with their input_size="
+            )
         return F.relu(self.bn_fc6(self.fc6(self.dropout(pool5.flatten(1)))))  # [N, 256 * h * w] -> [N, 512]
 
     def forward(self, images: Tensor) -> Tensor:

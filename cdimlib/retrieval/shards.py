@@ -18,19 +18,25 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..models.matcher import Matcher
+from .metrics import labels_of
 from .search import VectorIndex, eval_mode
 
 MANIFEST, DTYPES = "gallery.json", ("float32", "float16")
+SCORING = ("training", "chunk", "precision", "metric")
 AGAIN = "call write_gallery with the same arguments again, it writes what is missing"
 
 
 def fingerprint(matcher: Matcher | str) -> str:
-    """Who made the features: the class and a digest of all weights and buffers, "QAConv-1f0c3a5b9d2e"; a name as is."""
+    """Who made the features: the class and a digest of all weights, buffers and plain settings (numbers, words),
+    "QAConv-1f0c3a5b9d2e"; a name as is. How a score is computed (``SCORING``) is no part of a feature."""
     if isinstance(matcher, str):
         return matcher
     state = matcher.state_dict().items()
     state = b"".join(name.encode() + value.detach().float().cpu().numpy().tobytes() for name, value in state)
-    return f"{type(matcher).__name__}-{_digest(state)[:12]}"
+    plain = [(path, type(part).__name__, name, value) for path, part in matcher.named_modules()
+             for name, value in sorted(vars(part).items()) if name[0] != "_" and name not in SCORING
+             and isinstance(value, bool | int | float | str | tuple)]  # fmt: skip
+    return f"{type(matcher).__name__}-{_digest(state + repr(plain).encode())[:12]}"
 
 
 def write_gallery(
@@ -48,7 +54,7 @@ def write_gallery(
     kill the same call ends with the same files. ValueError if the folder holds another gallery, or features are not
     finite (in half precision: above 65,504).
     """
-    folder, labels = Path(folder), {"ids": np.asarray(ids)} | ({} if cams is None else {"cams": np.asarray(cams)})
+    folder, labels = Path(folder), {"ids": labels_of(ids)} | ({} if cams is None else {"cams": labels_of(cams)})
     count, given = len(labels["ids"]), {} if callable(features) else {"features": len(features)}
     if dtype not in DTYPES or shard < 1 or not count:
         raise ValueError(f"need dtype {' or '.join(DTYPES)}, shard >= 1 and an image; got {dtype!r}, {shard}, {count}")
@@ -250,8 +256,11 @@ def _fault(path: Path, entry: dict) -> str | None:
 def _place(path: Path, write: Callable) -> None:
     """Write a file beside its place, then move it there: it is never half there."""
     part = path.with_name(f".{path.name}.part")
-    with open(part, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        with open(part, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
