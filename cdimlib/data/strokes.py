@@ -3,7 +3,8 @@
 An object is a list of strokes in its own coordinates (x to the right, y *up*, about -1 .. 1). Strokes later in the
 list lie nearer to the eye: a ``solid`` one hides what was drawn before it. :func:`densify` turns the strokes of many
 drawings into one flat table of points, :func:`rasterise` lays that table on paper. All sums that could depend on an
-order of addition are sums of integers, so a picture is the same in every batch and on every machine.
+order of addition are sums of integers, and places are :func:`settled`, so a picture is the same in every batch and on
+every machine.
 """
 
 from __future__ import annotations
@@ -16,6 +17,22 @@ from torch import Tensor
 
 OUTLINE, DETAIL, TEXTURE = 0, 1, 2
 STEP = 0.03  # distance between neighbouring points of a dense stroke, in object coordinates
+SLACK = 1e-6  # by which a length may exceed a whole number of steps and still count as that number
+
+
+def settled(places: np.ndarray) -> np.ndarray:
+    """Places on a grid of 2^-24: the last digit of a sine differs between processors (NumPy has one for AVX-512 and
+    another for the rest), and where lines meet exactly it would decide what hides what.
+
+    What follows from them up to there is computed by +, -, *, / and square roots alone, which are the same everywhere.
+    """
+    return np.rint(np.asarray(places) * 2.0**24) / 2.0**24
+
+
+def length_of(vectors: np.ndarray) -> np.ndarray:
+    """Euclidean lengths of vectors [..., 2], the same to the last digit on every machine (``np.hypot`` is not)."""
+    x, y = vectors[..., 0], vectors[..., 1]
+    return np.sqrt(x * x + y * y)
 
 
 @dataclass
@@ -28,6 +45,9 @@ class Stroke:
     smooth: bool
     closed: bool
     solid: bool
+
+    def __post_init__(self):
+        self.points = settled(self.points)
 
 
 @dataclass
@@ -53,7 +73,7 @@ class Pen:
     def flat(self, points) -> np.ndarray:
         """[K, 2] or [K, 3] object coordinates -> [K, 2] on the paper."""
         points = np.asarray(points, float)
-        return points @ self.camera[:, : points.shape[-1]].T
+        return settled(points @ self.camera[:, : points.shape[-1]].T)
 
     def line(self, points, *, smooth=True, closed=False, solid=False) -> None:
         points = self.flat(points)
@@ -74,7 +94,7 @@ class Pen:
     def post(self, start, end, width, taper=1.0) -> None:
         """A straight bar of this width from one point to another; ``taper`` times as wide at its end."""
         a, b = self.flat([start, end])
-        across = np.array([a[1] - b[1], b[0] - a[0]]) / (np.hypot(*(b - a)) + 1e-9) * (width / 2)
+        across = np.array([a[1] - b[1], b[0] - a[0]]) / (length_of(b - a) + 1e-9) * (width / 2)
         points = np.array([a + across, b + across * taper, b - across * taper, a - across, a + across])
         self.strokes.append(Stroke(points, self.kind, self.part, False, True, True))
 
@@ -82,7 +102,7 @@ class Pen:
         """A bent bar of this width along a curve."""
         points = self.flat(points)
         along = np.gradient(points, axis=0)
-        across = np.stack([-along[:, 1], along[:, 0]], 1) / (np.hypot(*along.T)[:, None] + 1e-9) * (width / 2)
+        across = np.stack([-along[:, 1], along[:, 0]], 1) / (length_of(along)[:, None] + 1e-9) * (width / 2)
         border = np.concatenate([points + across, (points - across)[::-1]])
         border = np.concatenate([border, border[:1]])
         self.strokes.append(Stroke(border, self.kind, self.part, True, True, True))
@@ -140,10 +160,10 @@ def densify(drawings: list[list[Stroke]]) -> Dense:
     beyond = after.copy()  # the point after the last one of a closed stroke, for its tangent
     beyond[last] = np.where(closed, first + 1, last)
 
-    chord = np.hypot(*(control[after] - control).T)  # length of the segment that starts here (0 at a stroke's end)
-    spread = np.hypot(*(control[beyond] - control).T) + np.hypot(*(control - control[before]).T)
+    chord = length_of(control[after] - control)  # length of the segment that starts here (0 at a stroke's end)
+    spread = length_of(control[beyond] - control) + length_of(control - control[before])
     tangent = (control[beyond] - control[before]) / (spread[:, None] + 1e-12)
-    pieces = np.maximum(1, np.ceil(chord / STEP)).astype(int)
+    pieces = np.maximum(1, np.ceil(chord / STEP - SLACK)).astype(int)
     pieces[last] = 1
     at = np.repeat(here, pieces)  # [P] segment of every point
     u = (np.arange(len(at)) - np.repeat(np.cumsum(pieces) - pieces, pieces)) / pieces[at]
@@ -151,7 +171,9 @@ def densify(drawings: list[list[Stroke]]) -> Dense:
     bent = smooth[owner[at]][:, None]
     m = np.where(bent, tangent[at] * chord[at][:, None], q - p)
     n = np.where(bent, tangent[after[at]] * chord[at][:, None], q - p)
-    xy = (2 * u**3 - 3 * u**2 + 1) * p + (u**3 - 2 * u**2 + u) * m + (3 * u**2 - 2 * u**3) * q + (u**3 - u**2) * n
+    square, cube = u * u, u * u * u
+    rise = 3 * square - 2 * cube
+    xy = (1 - rise) * p + (cube - 2 * square + u) * m + rise * q + (cube - square) * n
 
     stroke = owner[at]
     begin = np.searchsorted(stroke, np.arange(len(strokes)))
@@ -201,10 +223,10 @@ def rasterise(dense: Dense, count: int, pixels: int, width: np.ndarray, *, chunk
     Ink is splatted bilinearly along every stroke, spread by a Gaussian of the pen's width and clipped at black.
     """
     here = np.flatnonzero((dense.stroke[1:] == dense.stroke[:-1]) & dense.seen[1:] & dense.seen[:-1])
-    place = (dense.xy * [1, -1] + 1) * (pixels / 2) - 0.5
+    place = settled((dense.xy * [1, -1] + 1) * (pixels / 2) - 0.5)
     start, step = place[here], place[here + 1] - place[here]
-    length = np.hypot(*step.T)
-    samples = np.maximum(1, np.ceil(length * 2)).astype(int)
+    length = length_of(step)
+    samples = np.maximum(1, np.ceil(length * 2 - SLACK)).astype(int)
     at = np.repeat(np.arange(len(here)), samples)
     u = (np.arange(len(at)) - np.repeat(np.cumsum(samples) - samples, samples) + 0.5) / samples[at]
     point = start[at] + u[:, None] * step[at]

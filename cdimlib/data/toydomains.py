@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .strokes import DETAIL, OUTLINE, TEXTURE, Dense, Stroke
+from .strokes import DETAIL, OUTLINE, TEXTURE, Dense, Stroke, length_of
 
 
 def _draws(rngs, dense: Dense, per_picture: int, per_stroke: int) -> tuple[np.ndarray, np.ndarray]:
@@ -40,7 +40,7 @@ def _normals(dense: Dense) -> np.ndarray:
     before, after = here - 1, here + 1
     before[first], after[last] = first, last
     along = dense.xy[after] - dense.xy[before]
-    return np.stack([-along[:, 1], along[:, 0]], 1) / (np.hypot(*along.T)[:, None] + 1e-9)
+    return np.stack([-along[:, 1], along[:, 0]], 1) / (length_of(along)[:, None] + 1e-9)
 
 
 def creases(strokes: list[Stroke], amount: float, rng: np.random.Generator) -> list[Stroke]:
@@ -151,7 +151,7 @@ def _overshot(dense: Dense, by: np.ndarray) -> np.ndarray:
     xy = dense.xy.copy()
     for tip, inner, column in ((first, np.minimum(first + 2, last), 0), (last, np.maximum(last - 2, first), 1)):
         out = dense.xy[tip] - dense.xy[inner]
-        xy[tip] += out / (np.hypot(*out.T)[:, None] + 1e-9) * by[:, column : column + 1]
+        xy[tip] += out / (length_of(out)[:, None] + 1e-9) * by[:, column : column + 1]
     return xy
 
 
