@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -85,8 +85,7 @@ class CSNRun:
     @property
     def settings(self) -> dict:
         """All settings, as a result keeps them; ``optimizer`` and ``precision`` only where they are not the default."""
-        unasked = {"optimizer": "adamw", "precision": "auto"}
-        return {k: v for k, v in asdict(self).items() if k not in unasked or v != unasked[k]}
+        return results.settings_of(self, optimizer="adamw", precision="auto")
 
     @property
     def budget(self) -> str:

@@ -118,7 +118,7 @@ class SketchRun:
     @property
     def settings(self) -> dict:
         """All settings, as a result keeps them; ``precision`` only where it is not the default."""
-        return {k: v for k, v in asdict(self).items() if (k, v) != ("precision", "auto")}
+        return results.settings_of(self, precision="auto")
 
     @property
     def stub(self) -> dict:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from .data import Benchmark, load, option
 from .data.augment import PersonInput
@@ -14,7 +14,7 @@ from .data.people import home
 from .models.fmn import FeatureMaskNet
 from .models.midlevel import PersonFusion
 from .models.residual import Backbone
-from .results import digest
+from .results import digest, settings_of
 
 FUSION, MASK = "midlevel-fusion", "feature-mask-network"
 #: what can be trained: for mid-level fusion the maps to fuse, where "res4:" is every unit of stage 4 and "res5:-1" all
@@ -142,8 +142,7 @@ class PersonRun:
     @property
     def settings(self) -> dict:
         """All settings, as a result keeps them; ``also`` and ``mask_lr`` only where they are not the default."""
-        unasked = {"also": (), "mask_lr": 1}
-        return {k: value for k, value in asdict(self).items() if k not in unasked or value != unasked[k]}
+        return settings_of(self, also=(), mask_lr=1)
 
     def load(self, words: str, root=None) -> Benchmark:
         """The benchmark that a name, perhaps with knobs, stands for, in this run's size and pixels; of Market-1501 with

@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -49,6 +50,11 @@ def _commit(folder: Path) -> str:
 
 #: of the code that runs, so asked when it is imported and not when a run ends
 COMMIT = _commit(ROOT.parent)
+
+
+def settings_of(run, **unasked) -> dict:
+    """All settings of a run (a dataclass), as a result keeps them; those in ``unasked`` only where they differ from it."""
+    return {name: value for name, value in asdict(run).items() if name not in unasked or value != unasked[name]}
 
 
 def digest(settings: dict) -> str:
