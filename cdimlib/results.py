@@ -53,7 +53,7 @@ COMMIT = _commit(ROOT.parent)
 
 
 def settings_of(run, **unasked) -> dict:
-    """All settings of a run (a dataclass), as a result keeps them; those in ``unasked`` only where they differ from it."""
+    """All settings of a run (a dataclass), as a result keeps them; those in ``unasked`` only where they differ."""
     return {name: value for name, value in asdict(run).items() if name not in unasked or value != unasked[name]}
 
 
