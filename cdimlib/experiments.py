@@ -66,7 +66,9 @@ class SketchRun:
     size: input pixels (the paper: 225); steps: updates; batch: pairs per category (modern) or triplets (faithful);
     init: "random", a checkpoint written by :func:`pretrain` (faithful: staged pretraining), or "imagenet" (the
     inception rows; torchvision fetches the weights);
-    validation: share of training identities held out to choose the checkpoint; evaluations: how often it is chosen.
+    validation: share of training identities held out to choose the checkpoint, 0 to hold out none: then the weights of
+    the last step count, so ``steps`` must have been chosen before, by runs that do hold out; evaluations: how often
+    it is chosen.
     precision: of training, see :class:`~cdimlib.training.TrainConfig`; tests are in fp32.
     """
 
@@ -104,6 +106,9 @@ class SketchRun:
                              "or 'random'")
         if self.evaluations < 1:
             raise ValueError(f"evaluations must be at least 1 (got {self.evaluations})")
+        if not 0 <= self.validation < 1:
+            raise ValueError(f"validation must lie between 0 and 1 (got {self.validation}): the share of training "
+                             "identities held out, 0 for none")
 
     @property
     def input(self) -> SketchInput:
@@ -112,8 +117,9 @@ class SketchRun:
     @property
     def budget(self) -> str:
         start = {"random": "", "imagenet": "imagenet-"}.get(self.init, "pretrained-")
+        whole = "" if self.validation else "-all"
         asked = "" if self.precision == "auto" else f"-{self.precision}"
-        return f"{start}{self.size}px-{self.steps}x{self.batch}{asked}"
+        return f"{start}{self.size}px-{self.steps}x{self.batch}{whole}{asked}"
 
     @property
     def settings(self) -> dict:
@@ -262,12 +268,12 @@ def run_sketch(
     The checkpoint is the one with the best mean AP on the held-out training identities (one central view). The test
     split is looked at with it once, by the paper's ten views. Beside it, the curve's ``test_single_view`` records what
     one central view scores on the test set at each validation; nothing is chosen by it: it is there to show what
-    choosing would do.
+    choosing would do. With ``run.validation`` 0 nothing is held out and nothing chosen: the last weights are tested.
     """
     started = time.perf_counter()
     device = pick_device()
     whole = on_canvas(bench or load(run.benchmark, root), run.input)
-    bench = whole.with_validation(run.validation, seed=run.seed)
+    bench = whole.with_validation(run.validation, seed=run.seed) if run.validation else whole
     seed_everything(run.seed)
     model = build(run).to(device, memory_format=torch.channels_last)
     if run.init not in ("random", "imagenet"):
@@ -287,19 +293,20 @@ def run_sketch(
         return mean_metric(judge(model, bench, run.input.centre), "mAP"), test
 
     checkpoint = work and Path(work) / f"{checkpoint_name(run)}-{bench.train.digest}.pt"
-    history = fit(model, batches, objective, config, validate=validate, checkpoint=checkpoint, progress=progress,
-                  label=f"{run.row} s{run.seed}")
+    history = fit(model, batches, objective, config, validate=validate if run.validation else None,
+                  checkpoint=checkpoint, progress=progress, label=f"{run.row} s{run.seed}")
     metrics = judge(MultiView(model, run.input.ten), whole, lambda images: images)
     result = {
         **run.stub, "config": run.settings,
         "data": {"name": whole.name, "note": whole.note, "train_images": len(bench.train),
-                 "held_out_images": len(bench.query) + len(bench.gallery), "test_queries": len(whole.query)},
+                 "held_out_images": len(whole.train) - len(bench.train), "test_queries": len(whole.query)},
         "metrics": metrics,
         "protocol": "query sketch against all test photos of its category; ten views, view i against view i",
         "average_precision": "rectangle",
         "parameters": sum(p.numel() for p in model.parameters()),
         "curve": {"loss": [round(v, 4) for v in history.losses[:: max(1, run.steps // 100)]],
-                  "validation": history.validation, "test_single_view": history.notes, "best_step": history.best_step},
+                  "validation": history.validation, "test_single_view": history.notes,
+                  "best_step": history.best_step if run.validation else run.steps},
         "wall_seconds": round(time.perf_counter() - started + history.earlier, 1),
         "data_seconds": round(history.data_seconds, 1), "model_seconds": round(history.model_seconds, 1),
         **results.machine(device, run.precision),
@@ -345,7 +352,12 @@ class Pretraining:
 
 
 def never_held_out(bench: Benchmark, fraction: float, seed: int) -> Split:
-    """The training images that no ``with_validation(fraction, seed)`` holds out, of all categories or of one."""
+    """The training images that no ``with_validation(fraction, seed)`` holds out, of all categories or of one.
+
+    All of them where ``fraction`` is 0.
+    """
+    if not fraction:
+        return bench.train
     cuts = [part.with_validation(fraction, seed) for part in (bench, *(part for _, part in parts_of(bench)))]
     return bench.train.where(~np.isin(bench.train.ids, np.concatenate([cut.query.ids for cut in cuts])))
 

@@ -59,6 +59,23 @@ def test_the_curve_of_a_resumed_run_is_whole(tmp_path, monkeypatch):
     assert again["curve"] == first["curve"] and again["metrics"] == first["metrics"]
 
 
+def test_nothing_held_out_means_all_trained_on_and_the_last_weights(monkeypatch):
+    monkeypatch.setenv("CDIM_PROFILE", "smoke")
+    bench = load("toy-shop/shoes", size="tiny")
+    run = ex.SketchRun("vanilla", **{**TINY, "benchmark": "toy-shop/shoes", "evaluations": 2, "validation": 0.0})
+    seen = []
+    monkeypatch.setattr(ex, "modern_batches", lambda run, split, device, make=ex.modern_batches: (
+        seen.append(split), make(run, split, device))[1])
+    result, _ = ex.run_sketch(run, bench=bench, progress=False)
+    assert [split.digest for split in seen] == [ex.on_canvas(bench, run.input).train.digest]
+    assert result["data"]["held_out_images"] == 0 and result["data"]["train_images"] == len(bench.train)
+    assert result["curve"]["best_step"] == 2 and result["curve"]["validation"] == []
+    assert ex.never_held_out(bench, 0.0, seed=0) is bench.train
+    assert "-all" in result["budget"] and "-all" not in replace(run, validation=0.1).budget
+    with pytest.raises(ValueError, match=r"validation must lie between 0 and 1 \(got 1.0\)"):
+        replace(run, validation=1.0)
+
+
 def test_a_checkpoint_is_of_its_settings_and_data(tmp_path, monkeypatch):
     """What the trainer's own configuration does not hold (warp, corrected labels) keeps a run apart, too."""
     monkeypatch.setenv("CDIM_PROFILE", "smoke")
