@@ -8,6 +8,8 @@ categories pooled. Both choose their checkpoint on identities held out of the tr
 
 from __future__ import annotations
 
+import re
+import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -64,8 +66,8 @@ class SketchRun:
     warp, jitter: strength of the deformation of a whole batch, and of each image (modern);
     wear: share of drawings that get a thicker pen, and share that get a hole (modern);
     size: input pixels (the paper: 225); steps: updates; batch: pairs per category (modern) or triplets (faithful);
-    init: "random", a checkpoint written by :func:`pretrain` (faithful: staged pretraining), or "imagenet" (the
-    inception rows; torchvision fetches the weights);
+    init: "random", "imagenet" (the inception rows; torchvision fetches the weights), or such as "pretrained-400x128"
+    (faithful): weights of our own :class:`Pretraining`, of so many steps and drawings a step;
     validation: share of training identities held out to choose the checkpoint, 0 to hold out none: then the weights of
     the last step count, so ``steps`` must have been chosen before, by runs that do hold out; evaluations: how often
     it is chosen.
@@ -101,9 +103,16 @@ class SketchRun:
             raise ValueError(f"track must be 'modern' or 'faithful', not {self.track!r}")
         if self.init == "imagenet" and not self.row.startswith("inception"):
             raise ValueError(f"there are no ImageNet weights for row {self.row!r}: use init='random' or a checkpoint")
-        if self.init not in ("random", "imagenet") and self.row.startswith("inception"):
-            raise ValueError(f"row {self.row!r} is no Sketch-a-Net, so init={self.init!r} does not fit: use 'imagenet' "
-                             "or 'random'")
+        if self.init not in ("random", "imagenet"):
+            if not re.fullmatch(r"pretrained-[1-9]\d*x[1-9]\d*", self.init):
+                raise ValueError(f"unknown init {self.init!r}: give 'random', 'imagenet', or steps and drawings a step "
+                                 "of our own pretraining, such as 'pretrained-400x128'")
+            if self.row.startswith("inception"):
+                raise ValueError(f"row {self.row!r} is no Sketch-a-Net, so init={self.init!r} does not fit: use "
+                                 "'imagenet' or 'random'")
+            if self.track != "faithful":
+                raise ValueError(f"init={self.init!r} is of the faithful track: its networks have no batch norm, those "
+                                 "of the modern track do")
         if self.evaluations < 1:
             raise ValueError(f"evaluations must be at least 1 (got {self.evaluations})")
         if not 0 <= self.validation < 1:
@@ -116,7 +125,7 @@ class SketchRun:
 
     @property
     def budget(self) -> str:
-        start = {"random": "", "imagenet": "imagenet-"}.get(self.init, "pretrained-")
+        start = "" if self.init == "random" else f"{self.init}-"
         whole = "" if self.validation else "-all"
         asked = "" if self.precision == "auto" else f"-{self.precision}"
         return f"{start}{self.size}px-{self.steps}x{self.batch}{whole}{asked}"
@@ -128,9 +137,19 @@ class SketchRun:
 
     @property
     def stub(self) -> dict:
-        """The part of a result that is known before the run, but for ``init``, whose file may lie elsewhere."""
+        """The part of a result that is known before the run."""
         return {"paper": PAPER, "row": self.row, "track": self.track, "budget": self.budget, "seed": self.seed,
-                "config": {k: v for k, v in self.settings.items() if k != "init"}, "data": {"name": self.benchmark}}
+                "config": self.settings, "data": {"name": self.benchmark}}
+
+    @property
+    def pretraining(self) -> Pretraining | None:
+        """What the first weights are trained by, if by us: on all categories of the data, with what this run holds out
+        held out."""
+        if not self.init.startswith("pretrained"):
+            return None
+        steps, batch = map(int, self.init.removeprefix("pretrained-").split("x"))
+        return Pretraining(self.benchmark.split("/")[0], self.seed, self.size, steps, batch, validation=self.validation,
+                           precision=self.precision)
 
 
 def build(run: SketchRun) -> Matcher:
@@ -263,21 +282,22 @@ def run_sketch(
     """Train and test one configuration -> (result, trained model).
 
     bench: a benchmark to use instead of ``load(run.benchmark, root)``, for instance your own or one with other knobs.
-    work: folder of checkpoints to resume from.
+    work: folder of checkpoints to resume from, and of the weights of pretraining, which stay there for other rows (the
+    result's seconds are without it).
 
     The checkpoint is the one with the best mean AP on the held-out training identities (one central view). The test
     split is looked at with it once, by the paper's ten views. Beside it, the curve's ``test_single_view`` records what
     one central view scores on the test set at each validation; nothing is chosen by it: it is there to show what
     choosing would do. With ``run.validation`` 0 nothing is held out and nothing chosen: the last weights are tested.
     """
-    started = time.perf_counter()
     device = pick_device()
-    whole = on_canvas(bench or load(run.benchmark, root), run.input)
-    bench = whole.with_validation(run.validation, seed=run.seed) if run.validation else whole
     seed_everything(run.seed)
     model = build(run).to(device, memory_format=torch.channels_last)
-    if run.init not in ("random", "imagenet"):
-        load_pretrained(model, run.init, seed=run.seed, validation=run.validation)
+    if run.pretraining:
+        start_pretrained(model, run, bench=bench, root=root, work=work, progress=progress)
+    started = time.perf_counter()
+    whole = on_canvas(bench or load(run.benchmark, root), run.input)
+    bench = whole.with_validation(run.validation, seed=run.seed) if run.validation else whole
     if run.track == "modern":
         batches, objective = modern_batches(run, bench.train, device), modern_objective(run)
         optimizer, schedule = "adamw", "cosine"
@@ -336,7 +356,7 @@ class Pretraining:
 
     Sketch-a-Net learns to recognise which object a drawing shows, from the training drawings of all categories, edge
     maps and sketches alike, one class per object (cosine softmax). It sees no test identity, and none that a run of the
-    same ``seed`` and ``validation`` holds out, of one category or of all; a run of another seed is refused.
+    same ``seed`` and ``validation`` holds out, of one category or of all.
     """
 
     benchmark: str = "qmul"
@@ -362,10 +382,15 @@ def never_held_out(bench: Benchmark, fraction: float, seed: int) -> Split:
     return bench.train.where(~np.isin(bench.train.ids, np.concatenate([cut.query.ids for cut in cuts])))
 
 
-def pretrain(plan: Pretraining, path: str | Path, *, root=None, progress: bool = True) -> Path:
-    """Train and write the weights of a Sketch-a-Net (``{"net": state, "plan": ...}``) to ``path``; returns it."""
-    device = pick_device()
-    train = never_held_out(load(plan.benchmark, root), plan.validation, plan.seed)
+def pretrain(
+    plan: Pretraining, path: str | Path, *, bench: Benchmark | None = None, root=None, progress: bool = True
+) -> Path:
+    """Train and write the weights of a Sketch-a-Net (``{"net": state, "plan": ...}``) to ``path``; returns it.
+
+    bench: a benchmark to use instead of ``load(plan.benchmark, root)``. A stopped pretraining goes on where it was.
+    """
+    path, device = Path(path), pick_device()
+    train = never_held_out(bench or load(plan.benchmark, root), plan.validation, plan.seed)
     seed_everything(plan.seed)
     model = SketchFusion(taps=(), input_size=plan.size).to(device, memory_format=torch.channels_last)
     classes, labels = np.unique(train.ids, return_inverse=True)
@@ -385,25 +410,35 @@ def pretrain(plan: Pretraining, path: str | Path, *, root=None, progress: bool =
         return nn.functional.cross_entropy(logits, batch[1])
 
     config = TrainConfig(plan.steps, plan.lr, "adamw", 0.05, "cosine", seed=plan.seed, precision=plan.precision)
-    fit(model, batches, objective, config, progress=progress, label=f"pretrain s{plan.seed}")
+    partial = path.with_name(f"{path.stem}-{results.digest(asdict(plan) | {'data': train.digest})}.partial")
+    fit(model, batches, objective, config, checkpoint=partial, progress=progress, label=f"pretrain s{plan.seed}")
     state = {"net": model.net.state_dict(), "plan": asdict(plan)}
     save_atomically(path, lambda part: torch.save(state, part))
-    return Path(path)
+    for done in (partial, partial.with_suffix(".jsonl")):
+        done.unlink(missing_ok=True)
+    return path
 
 
-def load_pretrained(model: Matcher, path: str | Path, **cut) -> None:
-    """Copy the weights that :func:`pretrain` wrote into ``model.net``.
+def start_pretrained(
+    model: Matcher, run: SketchRun, *, bench: Benchmark | None = None, root=None, work=None, progress: bool = True
+) -> None:
+    """Give a model the weights of its run's pretraining, which is done here unless the folder ``work`` has it."""
+    plan, bench = run.pretraining, bench or load(run.pretraining.benchmark, root)
+    with tempfile.TemporaryDirectory() as passing:
+        mark = results.digest(asdict(plan) | {"data": bench.train.digest})
+        path = Path(work or passing) / f"pretrained-s{plan.seed}-{mark}.pt"
+        if not path.exists():
+            pretrain(plan, path, bench=bench, progress=progress)
+        load_pretrained(model, path)
 
-    cut: ``seed`` and ``validation`` that the pretraining must have had, so that it has seen none of those held out.
-    """
+
+def load_pretrained(model: Matcher, path: str | Path) -> None:
+    """Copy the weights that :func:`pretrain` wrote into ``model.net``."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no pretrained weights; write them with cdimlib.experiments.pretrain")
     state = torch.load(path, weights_only=True, map_location="cpu")
     if "net" not in state:
         raise ValueError(f"{path} was not written by cdimlib.experiments.pretrain")
-    if other := {name: state["plan"][name] for name, value in cut.items() if state["plan"][name] != value}:
-        raise ValueError(f"{path} was pretrained with {other}, this run has {cut}: it may have seen drawings that are "
-                         "held out here; pretrain with the same")
     try:
         model.net.load_state_dict(state["net"])
     except RuntimeError as error:

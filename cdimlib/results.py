@@ -105,12 +105,12 @@ def is_done(path: Path, settings: dict, mend: str, run=None) -> bool:
     """Whether a run has its result at ``path``; ValueError (that ends with ``mend``) if with other settings.
 
     run: gives the settings that ``settings`` leaves out, which a run's ``stub`` does where they are the default. That a
-    result was judged on more (``also``) is no other setting, nor is where its first weights lay (``init``).
+    result was judged on more (``also``) is no other setting.
     """
     if not path.exists():
         return False
     stored = json.loads(path.read_text())["config"]
-    left_out = stored.keys() - settings.keys() - {"also", "init"}
+    left_out = stored.keys() - settings.keys() - {"also"}
     settings = {**settings, **{name: getattr(run, name) for name in left_out if hasattr(run, name)}}
     settings = json.loads(json.dumps(settings))
     if other := {name: value for name, value in settings.items() if stored.get(name) != value}:

@@ -112,12 +112,55 @@ def test_pretraining_is_loaded_and_a_misfit_is_named(tmp_path, monkeypatch):
     ex.load_pretrained(model, path)
     state = torch.load(path, weights_only=True)["net"]
     assert torch.equal(model.net.conv5.weight, state["conv5.weight"])
-    with pytest.raises(ValueError, match=r"pretrained with \{'seed': 0\}, this run has \{'seed': 1.*held out here"):
-        ex.run_sketch(ex.SketchRun("vanilla", "faithful", "toy-shop/shoes", 1, 81, init=str(path)), progress=False)
     with pytest.raises(ValueError, match="does not fit"):
         ex.load_pretrained(ex.build(ex.SketchRun("vanilla", "faithful", size=105)), path)
     with pytest.raises(FileNotFoundError, match="pretrain"):
         ex.load_pretrained(model, tmp_path / "none.pt")
+
+
+def test_a_run_starts_from_its_own_pretraining(tmp_path, monkeypatch):
+    """Done once for all rows and categories of a seed, named in the budget, and resumed where it was stopped."""
+    monkeypatch.setenv("CDIM_PROFILE", "smoke")
+    run = ex.SketchRun("vanilla", "faithful", **{**TINY, "benchmark": "toy-shop/shoes", "init": "pretrained-2x4"})
+    assert run.pretraining == ex.Pretraining("toy-shop", 0, 81, 2, 4, validation=run.validation)
+    assert run.budget == "pretrained-2x4-81px-2x4" and replace(run, init="random").pretraining is None
+    calls, began = [], {}
+    monkeypatch.setattr(ex, "pretrain", lambda plan, path, make=ex.pretrain, **more: (
+        calls.append(plan.seed), make(plan, path, **more))[1])
+    monkeypatch.setattr(ex, "fit", lambda model, *args, make=ex.fit, **more: (
+        began.setdefault(more["label"], model.state_dict()["net.conv5.weight"].clone()), make(model, *args, **more))[1])
+    first, _ = ex.run_sketch(run, work=tmp_path, progress=False)
+    ex.run_sketch(replace(run, row="ours", benchmark="toy-shop/chairs"), work=tmp_path, progress=False)
+    (path,) = tmp_path.glob("pretrained-*")
+    assert calls == [0], "another row and category of the seed start from the same weights"
+    learned = torch.load(path, weights_only=True)["net"]["conv5.weight"]
+    assert torch.equal(began["vanilla s0"], learned) and torch.equal(began["ours s0"], learned)
+    assert not torch.equal(began["pretrain s0"], learned)
+    again, _ = ex.run_sketch(run, progress=False)
+    assert calls == [0, 0] and again["metrics"] == first["metrics"], "without a folder it is done anew, and alike"
+
+
+def test_a_stopped_pretraining_goes_on(tmp_path, monkeypatch):
+    bench, plan = load("toy-shop/shoes", size="tiny"), ex.Pretraining("toy-shop/shoes", size=81, steps=3, batch=4)
+    whole = torch.load(ex.pretrain(plan, tmp_path / "whole.pt", bench=bench, progress=False), weights_only=True)
+    done = []
+
+    def stopping(model, batches, objective, config, **more):
+        def batch(seed, step):
+            if step == 2 and not done:
+                done.append(step)
+                raise KeyboardInterrupt
+            return batches(seed, step)
+        return fit(model, batch, objective, replace(config, checkpoint_every=1), **more)
+
+    fit = ex.fit
+    monkeypatch.setattr(ex, "fit", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        ex.pretrain(plan, tmp_path / "net.pt", bench=bench, progress=False)
+    assert list(tmp_path.glob("*.partial")) and not (tmp_path / "net.pt").exists()
+    found = torch.load(ex.pretrain(plan, tmp_path / "net.pt", bench=bench, progress=False), weights_only=True)
+    assert all(torch.equal(value, found["net"][name]) for name, value in whole["net"].items())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.pt", "whole.pt"]
 
 
 def test_pretraining_sees_nothing_that_is_held_out_later(monkeypatch):
@@ -147,8 +190,12 @@ def test_unknown_words_are_named():
         ex.SketchRun("ours", "best")
     with pytest.raises(ValueError, match="ImageNet"):
         ex.SketchRun("ours", init="imagenet")
-    with pytest.raises(ValueError, match="init='some.pt' does not fit"):
-        ex.SketchRun("inception", init="some.pt")
+    with pytest.raises(ValueError, match="unknown init 'some.pt': give .* such as 'pretrained-400x128'"):
+        ex.SketchRun("ours", "faithful", init="some.pt")
+    with pytest.raises(ValueError, match="init='pretrained-1x4' does not fit"):
+        ex.SketchRun("inception", "faithful", init="pretrained-1x4")
+    with pytest.raises(ValueError, match="is of the faithful track"):
+        ex.SketchRun("ours", init="pretrained-1x4")
     with pytest.raises(ValueError, match="evaluations must be at least 1"):
         ex.SketchRun("ours", evaluations=0)
 
