@@ -96,6 +96,21 @@ class TestSimilarity:
         whole = matcher.score(features[:4], features[4:])
         torch.testing.assert_close(similarity(matcher, features[:4], features[4:], chunk=3), whole)
 
+    def test_one_score_a_pair(self, images):
+        class Narrow(Small):
+            def score(self, queries, gallery):
+                return super().score(queries, gallery)[:, :1]
+
+        features = encode(Small(), images)
+        with pytest.raises(ValueError, match=r"Narrow.score gave \[4, 1\] for 4 queries and 7 gallery images"):
+            similarity(Narrow(), features[:4], features[4:])
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_half_precision(self, images, dtype):
+        features = encode(Small(), images).to(dtype)
+        torch.testing.assert_close(similarity(Small(), features[:4], features[4:]),
+                                   similarity(Small(), features[:4].float(), features[4:].float()))
+
     def test_nothing_to_score(self, images):
         with pytest.raises(ValueError, match="nothing to score: 0 queries, 11 gallery images"):
             similarity(Small(), torch.zeros(0, 10), encode(Small(), images))
@@ -138,6 +153,33 @@ class TestVectorIndex:
         assert torch.equal(found, best.indices)
         torch.testing.assert_close(scores, best.values, rtol=1e-4, atol=1e-4)
 
+    @pytest.mark.parametrize(("metric", "offset", "spread"), [("euclidean", 100, 0.1), ("euclidean", 10, 0.05),
+                                                              ("inner", 10, 0.001), ("cosine", 10, 0.001)])
+    def test_far_from_the_origin(self, faiss, metric, offset, spread):
+        """Where the rounding of single precision is larger than the differences: still what the loop finds."""
+        vectors = torch.randn(400, 128, generator=torch.Generator().manual_seed(0)) * spread + offset
+        index = VectorIndex(vectors[5:], metric, faiss=faiss)
+        stored, query = index.vectors, index._checked(vectors[:5], metric)
+        _, found = index.search(vectors[:5], 10)
+        rough = (query @ stored.T - index.shift).topk(10, dim=1).indices
+        kind = "inner" if metric == "cosine" else metric  # of vectors made unit once
+        assert found.tolist() == nearest_vectors(query.numpy(), stored.numpy(), kind, 10)[1].tolist()
+        assert found.tolist() != rough.tolist(), "this must be a case that single precision gets wrong"
+
+    def test_a_blank_query_among_many(self, faiss, monkeypatch):
+        """Everything ties with it: it alone is compared with everything, in pieces, and the others are not."""
+        vectors, queries = torch.randn(3000, 16), torch.randn(20, 16)
+        queries[7] = 0
+        asked = []
+        monkeypatch.setattr(VectorIndex, "_all", lambda self, query, k, one=VectorIndex._all: (
+            asked.append(query.norm().item()), one(self, query, k))[1])
+        monkeypatch.setattr(VectorIndex, "BLOCK", 16 * 700)
+        scores, found = VectorIndex(vectors, "cosine", faiss=faiss).search(queries, 10)
+        assert asked == [0] and found[7].tolist() == list(range(10)) and (scores[7] == 0).all()
+        rest = torch.arange(20) != 7
+        unit = (nn.functional.normalize(v, dim=1).numpy() for v in (queries[rest], vectors))
+        assert found[rest].tolist() == nearest_vectors(*unit, "inner", 10)[1].tolist()
+
     def test_itself_is_found_at_distance_zero(self, faiss):
         """Far from the origin |q|^2 - 2 q.g + |g|^2 is not zero in single precision."""
         vectors = torch.randn(50, 8, generator=torch.Generator().manual_seed(0)) + 100
@@ -151,7 +193,7 @@ class TestVectorIndexChoices:
         monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
         asked = []
         monkeypatch.setattr(VectorIndex, "PAYS", 6)
-        monkeypatch.setattr(VectorIndex, "_best", lambda self, part, k, faiss: asked.append(faiss) or (part, part))
+        monkeypatch.setattr(VectorIndex, "_best", lambda *given, best=VectorIndex._best: asked.append(given[-1]) or best(*given))
         for size, queries, faiss in ((6, 1, None), (6, 2, None), (5, 1, None), (6, 1, False), (5, 2, True)):
             if find_spec("faiss") or not faiss:
                 VectorIndex(torch.eye(8)[:size], faiss=faiss).search(torch.eye(8)[:queries])

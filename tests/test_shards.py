@@ -291,9 +291,10 @@ class TestStoppedWriting:
                 with pytest.raises(ValueError, match=rf"{MANIFEST} has {done.count(MANIFEST)} of 4 shards: call write"):
                     Gallery(folder)
             made = []
-            features = lambda a, b, made=made: made.append(a) or self.features[a:b]  # noqa: E731
+            features = lambda a, b, made=made: made.append((a, b)) or self.features[a:b]  # noqa: E731
             write_gallery(folder, features, np.arange(10) % 7, matcher="test", shard=3)
-            assert made == [0, 3, 6, 9][done.count(MANIFEST) :] and contents(folder) == whole
+            there, spans = done.count(MANIFEST), [(0, 3), (3, 6), (6, 9), (9, 10)]
+            assert made == [(a, a + 1) for a, _ in spans[:there]] + spans[there:] and contents(folder) == whole
         assert stops == 1 + 2 * 4  # ids; and a shard and the manifest, four times
 
     @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="needs fork")
@@ -324,6 +325,23 @@ class TestStoppedWriting:
             gallery_of(tmp_path, self.features, **{"shard": 3} | change)
         with pytest.raises(ValueError, match=r"of another gallery \(labels .*: take another folder"):
             write_gallery(tmp_path, self.features, np.arange(10), matcher="test", shard=3)
+
+    @pytest.mark.parametrize("dtype", ["float32", "float16"])
+    def test_other_features_are_not_taken_for_those_that_are_there(self, dtype, tmp_path):
+        """The same labels and matcher, but other images: neither kept nor mixed with the old ones."""
+        other, ids = self.features.flip(0), np.arange(10)
+        for features in (self.features, other):
+            with pytest.raises(Killed) if features is self.features else pytest.raises(ValueError, match="00000.npy holds"):
+                def stopped(a, b, features=features):
+                    if a == 3:
+                        raise Killed
+                    return features[a:b]
+                write_gallery(tmp_path, stopped, ids, matcher="test", shard=3, dtype=dtype)
+        with pytest.raises(ValueError, match="00000.npy holds other features than those given"):
+            write_gallery(tmp_path, other, ids, matcher="test", shard=3, dtype=dtype)
+        whole = write_gallery(tmp_path, self.features, ids, matcher="test", shard=3, dtype=dtype)
+        for again in (self.features, lambda a, b: self.features[a:b] * (1 + 1e-6)):
+            assert len(write_gallery(tmp_path, again, ids, matcher="test", shard=3, dtype=dtype)) == len(whole) == 10
 
 
 def shorter(path):
@@ -379,6 +397,34 @@ class TestErrors:
         path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1]))
         with pytest.raises(ValueError, match=r"00002.npy is not what was written: delete it"):
             Gallery(gallery.folder).verify()
+
+    @pytest.mark.parametrize("name", ["ids", "cams"])
+    def test_changed_labels_are_found_by_their_digest(self, name, tmp_path):
+        write_gallery(tmp_path, torch.randn(4, 3), np.arange(4), np.arange(4), matcher="test").verify()
+        np.save(tmp_path / f"{name}.npy", np.array([1, 0, 2, 3]))
+        with pytest.raises(ValueError, match=f"{name}.npy is not what was written: delete it"):
+            Gallery(tmp_path).verify()
+
+    def test_rows(self, gallery):
+        assert gallery.rows([]).shape == (0, 3)
+        for mask in (np.arange(10) < 3, [[0, 1]], [0.5]):
+            with pytest.raises(ValueError, match="a list of whole numbers; got (bool|int64|float64).*np.flatnonzero"):
+                gallery.rows(mask)
+
+    def test_an_image_named_twice(self, gallery):
+        with pytest.raises(ValueError, match="listed must be gallery numbers .* row 1 names an image twice"):
+            gallery.rescore(VectorMatcher(), torch.zeros(2, 3), [[0, 1], [2, 2]], 1)
+        with pytest.raises(ValueError, match="best must be gallery numbers .* row 0 names an image twice"):
+            recall([[1, 3]], [[1, 1]])
+
+    def test_two_stages_of_a_small_gallery(self, gallery):
+        query = torch.randn(2, 3)
+        _, found = two_stage(gallery, "euclidean", query, gallery, VectorMatcher(), query, 3)
+        assert found.tolist() == gallery.search("euclidean", query, 3)[1].tolist()
+        with pytest.raises(ValueError, match="a short list of 2 cannot give the best 3"):
+            two_stage(gallery, "euclidean", query, gallery, VectorMatcher(), query, 3, shortlist=2)
+        with pytest.raises(ValueError, match="k = 11, but the gallery has 10"):
+            two_stage(gallery, "euclidean", query, gallery, VectorMatcher(), query, 11)
 
     def test_another_matcher(self, gallery, qaconv):
         assert len(Gallery(gallery.folder, "test")) == 10

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..losses import contrastive, euclidean
 from .correlation import correlate, halve
-from .matcher import Matcher
+from .matcher import Matcher, single
 from .stn import CentreCrop, PartSTN, conv_block, stripes
 
 CHANNELS = 96
@@ -223,7 +223,7 @@ class ConvSimilarityNet(Matcher):
         probability = torch.cat(logits).float().softmax(dim=1)[:, 1].view(len(queries), len(gallery))
         if self.ranking is None:
             return probability
-        one, other = self.unpack(queries)[1], self.unpack(gallery)[1]
+        one, other = (single(self.unpack(side)[1]) for side in (queries, gallery))
         return simi_score(probability, torch.cdist(one, other, compute_mode="donot_use_mm_for_euclid_dist"))
 
     def compare(self, first: Tensor, second: Tensor) -> Tensor:

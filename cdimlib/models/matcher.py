@@ -24,8 +24,17 @@ class Matcher(nn.Module):
         return self.encode(images)
 
 
+def single(features: Tensor) -> Tensor:
+    """Features in at least single precision."""
+    return features.to(torch.promote_types(features.dtype, torch.float32))
+
+
 class VectorMatcher(Matcher):
     """Features are vectors [N, D]; the score is minus the Euclidean distance, or the cosine.
+
+    Distances come from a matrix product, fast and good to six digits of the vectors' own length: subtract a common mean
+    from vectors that are much farther from the origin than from each other (or ask :class:`VectorIndex`, which is
+    exact). Features in half precision are compared in single precision.
 
     squared: score by minus the *squared* distance (same ranking; other values when views are averaged).
     """
@@ -44,6 +53,7 @@ class VectorMatcher(Matcher):
             )
         if self.metric == "cosine":
             return self.cosine(queries, gallery)
+        queries, gallery = single(queries), single(gallery)
         distance = torch.cdist(queries, gallery)
         return -distance.square() if self.squared else -distance
 

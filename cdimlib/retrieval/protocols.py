@@ -31,6 +31,8 @@ class SingleShot:
 
     def accuracy(self, k: int) -> float:
         """acc.@k in percent, k from 1."""
+        if k < 1:
+            raise ValueError(f"k must be at least 1 (got {k})")
         return 100.0 * float(self.cmc[:k][-1])
 
 

@@ -7,6 +7,7 @@ A gallery is a folder of plain NumPy files, features in shards ("00000.npy", ...
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable
@@ -51,8 +52,9 @@ def write_gallery(
     dtype: "float32", or "float16" for half the bytes.
 
     Every file is written beside its place and then moved there, and a shard counts once the manifest names it: after a
-    kill the same call ends with the same files. ValueError if the folder holds another gallery, or features are not
-    finite (in half precision: above 65,504).
+    kill the same call ends with the same files. ValueError if the folder holds another gallery (other labels, matcher
+    or sizes; or other features: of an array all are compared, of a function the first of every shard that is there), or
+    features are not finite (in half precision: above 65,504).
     """
     folder, labels = Path(folder), {"ids": labels_of(ids)} | ({} if cams is None else {"cams": labels_of(cams)})
     count, given = len(labels["ids"]), {} if callable(features) else {"features": len(features)}
@@ -71,8 +73,11 @@ def write_gallery(
     for n, start in enumerate(tqdm(range(0, count, shard), folder.name, disable=not progress)):
         stop, path = min(start + shard, count), folder / f"{n:05d}.npy"
         if n < len(manifest["shards"]) and not _fault(path, manifest["shards"][n]):
+            if not _holds(path, manifest["shards"][n], features, start, stop, dtype):
+                raise ValueError(f"{path} holds other features than those given: take another folder, or delete this "
+                                 "one and write it anew")  # fmt: skip
             continue
-        given = torch.as_tensor(features(start, stop) if callable(features) else features[start:stop]).detach().cpu()
+        given = _given(features, start, stop)
         manifest["shape"] = manifest["shape"] or list(given.shape[1:])
         wanted, block = [stop - start, *manifest["shape"]], given.to(getattr(torch, dtype)).numpy()
         if list(given.shape) != wanted or not np.isfinite(block).all():
@@ -110,7 +115,10 @@ class Gallery:
         return self.manifest["count"]
 
     def verify(self) -> None:
-        """Read every shard and compare it with its digest; ValueError names the first that was changed."""
+        """Read every file and compare it with its digest; ValueError names the first that was changed."""
+        for name, values in (("ids", self.ids), ("cams", self.cams)):
+            if values is not None and _digest(np.asarray(values).tobytes()) != self.manifest["labels"][name]:
+                raise ValueError(f"{self.folder / name}.npy is not what was written: delete it, then {AGAIN}")
         for n, entry in enumerate(self.shards):
             if _digest(np.memmap(path := self.folder / f"{n:05d}.npy", mode="r")) != entry["digest"]:
                 raise ValueError(f"{path} is not what was written: delete it, then {AGAIN}")
@@ -118,6 +126,11 @@ class Gallery:
     def rows(self, numbers) -> Tensor:
         """Features [N, ...] in single precision of the gallery images ``numbers`` [N]; nothing else is read."""
         numbers, size = np.asarray(numbers), self.manifest["shard"]
+        if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+            raise ValueError(f"images are asked for by their numbers, a list of whole numbers; got {numbers.dtype} "
+                             f"{numbers.shape} (of a mask take np.flatnonzero)")  # fmt: skip
+        if not numbers.size:
+            return torch.empty(0, *self.shape)
         if wrong := numbers[(numbers < 0) | (numbers >= len(self))].tolist():
             raise ValueError(f"{self.folder} has no image {wrong[0]}: its {len(self)} are numbered from 0")
         return torch.from_numpy(np.stack([self._shard(n // size)[n % size] for n in numbers])).float()
@@ -146,6 +159,7 @@ class Gallery:
     def rescore(self, matcher: Matcher, queries, listed, k: int = 10, *, chunk: int = 256):
         """As :meth:`search`, but each query is compared only with its own list of gallery numbers ``listed`` [Q, S]."""
         listed, out = torch.as_tensor(listed), []
+        _distinct(listed.numpy(), "listed")
         queries = self._checked(queries, k, listed.shape[1], "the short list has")
         if len(listed) != len(queries):
             raise ValueError(f"{len(listed)} short lists for {len(queries)} queries: one for each is needed")
@@ -202,6 +216,9 @@ def two_stage(
 
     vectors, maps: the same images, as vectors compared by ``metric``, and as what ``matcher`` scores; so the queries.
     """
+    if shortlist < k:
+        raise ValueError(f"a short list of {shortlist} cannot give the best {k}: make shortlist at least k")
+    shortlist = min(shortlist, max(k, len(vectors)))  # a k above the gallery's size is refused below
     if vectors.manifest["labels"] != maps.manifest["labels"]:
         raise ValueError(f"{vectors.folder} and {maps.folder} hold different images (other ids or cams): "
                          "write both from the same list")  # fmt: skip
@@ -213,8 +230,29 @@ def recall(listed, best) -> np.ndarray:
 
     With lists of a fast matcher, and the best of a slow one that scored everything: one minus what a list loses.
     """
+    for name, rows in (("listed", listed), ("best", best)):
+        _distinct(np.asarray(rows), name)
     found = [np.isin(row, wanted) for row, wanted in zip(np.asarray(listed), np.asarray(best), strict=True)]
     return np.cumsum(found, axis=1).mean(axis=0) / np.shape(best)[1]
+
+
+def _distinct(rows: np.ndarray, name: str) -> None:
+    if rows.ndim != 2 or (doubles := np.flatnonzero((np.diff(np.sort(rows, axis=1)) == 0).any(axis=1))).size:
+        why = f"row {doubles[0]} names an image twice" if rows.ndim == 2 else f"got shape {rows.shape}"
+        raise ValueError(f"{name} must be gallery numbers [Q, S], each once in a row; {why}")
+
+
+def _given(features, start: int, stop: int) -> Tensor:
+    return torch.as_tensor(features(start, stop) if callable(features) else features[start:stop]).detach().cpu()
+
+
+def _holds(path: Path, entry: dict, features, start: int, stop: int, dtype: str) -> bool:
+    """Whether a shard holds these features: all of an array; of a function the first, but for rounding."""
+    if not callable(features):
+        np.save(file := io.BytesIO(), _given(features, start, stop).to(getattr(torch, dtype)).numpy())
+        return _digest(file.getbuffer()) == entry["digest"]
+    there, here = np.load(path, mmap_mode="r")[0].astype(float), _given(features, start, start + 1)[0].double().numpy()
+    return there.shape == here.shape and np.allclose(there, here, rtol=0.01, atol=0.01 * np.abs(there).max())
 
 
 def _merge(best, scores, numbers, k):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from .metrics import _host
+from .metrics import _differ, _host, labels_of
 
 BLOCK = 2**21  # values of the kernel computed together
 
@@ -42,7 +42,10 @@ def temporal_lift(
         raise ValueError(f"tau, sigma and k must be positive, alpha not negative (got {tau}, {sigma}, {k}, {alpha})")
     if kernel not in ("paper", "official") or ties not in ("share", "enlarge"):
         raise ValueError(f"kernel is 'paper' or 'official', ties 'share' or 'enlarge'; not {kernel!r}, {ties!r}")
-    scores, (query_cams, gallery_cams, query_times, gallery_times) = _host(similarity), map(_host, labels)
+    scores, (query_times, gallery_times) = _host(similarity), map(_host, labels[2:])
+    query_cams, gallery_cams = map(labels_of, labels[:2])
+    if differ := _differ(query_cams, gallery_cams):  # then none would be a query's own
+        raise ValueError(f"the queries' cameras are {differ[0]}, the gallery's {differ[1]}: make them the same kind")
     if scores.ndim != 2 or [len(v) for v in labels] != 2 * list(scores.shape):
         raise ValueError(f"similarity {scores.shape} does not fit {[len(v) for v in labels]} cameras and times")
     times, query_times = gallery_times / (sigma * np.sqrt(2 if kernel == "paper" else 1)), query_times.astype(float)
@@ -95,7 +98,11 @@ def _pivots(block, windows, k, enlarge):
             tied = found[pivot] == least
             share[:] = 1 / k
             share[tied] -= (len(pivot) - k) / (k * tied.sum())
-        columns.append(index[begin:end][pivot])
-        shares.append(share)
+        found, where = index[begin:end][pivot], slice(None)
+        if len(found) > block.shape[1]:  # many tie: an image found by several neighbours is kept once
+            share = np.bincount(found, share, block.shape[1]).astype(block.dtype)
+            found = where = share.nonzero()[0]
+        columns.append(found)
+        shares.append(share[where])
     ends = np.cumsum([0] + [len(c) for c in columns])
     return sparse.csr_matrix((np.concatenate(shares), np.concatenate(columns), ends), (len(windows), block.shape[1]))
