@@ -26,7 +26,7 @@ def checker(notebook: dict, earned: dict) -> Callable:
         earned[test.__name__] = 0
         try:
             said = test(*given)
-        except Exception as error:  # whatever a student's code can raise
+        except (Exception, SystemExit) as error:  # whatever a student's code can raise
             why = _why(error, dict(zip(names, given)), silent)
             return print(f"not yet, 0 of {points}: {why}", file=sys.stderr)
         earned[test.__name__] = points
@@ -49,14 +49,17 @@ def _watched(answer, silent: list[str]):
     return call
 
 
-def _why(error: Exception, given: dict, silent: list[str]) -> str:
+def _why(error: BaseException, given: dict, silent: list[str]) -> str:
     """What went wrong, in words: of a test that fails its message, of a crash what caused it and where."""
-    if isinstance(error, AssertionError):
+    if isinstance(error, AssertionError) and str(error):
         return str(error)
     if silent:
         return f"{silent[-1]} returns nothing: is `return` missing, or does `...` still stand there?"
     if waiting := [name for name, answer in given.items() if answer is None or answer is ...]:
         return f"{' and '.join(waiting)}: no answer yet"
+    lines = [frame.line for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, AssertionError):
+        return f"`{lines[-1]}` does not hold"
     functions = {answer.__name__ for answer in given.values() if inspect.isfunction(answer) or inspect.isclass(answer)}
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name in functions]
     return f"{type(error).__name__}: {error}" + (f" (in {own[-1].name}, at `{own[-1].line}`)" if own else "")

@@ -113,6 +113,8 @@ def open_benchmark(run: CSNRun, name: str, root=None) -> Benchmark:
     if name.startswith("toytown"):
         return load(name, root, pixels=run.pixels, **({"size": run.size} if run.size else {}))
     options = dict(pixels=run.pixels, verbose=False)
+    if name.startswith("table:"):
+        return load(name, root, **options)
     if name.startswith("cuhk03") and not at_hand(name, root):
         return classic(load(name.replace("cuhk03", "cuhk03-np"), root, **options), run.seed)
     return load(name, root, split=run.seed, **options)

@@ -138,6 +138,9 @@ def scene(title: str, noun: str, knobs: dict, settings: list[Split], gallery: Sp
         e.matcher.eval().cpu()
         features, parts = encode(e.matcher, gallery.images, e.prepare), located(e, gallery.images)
         kind = "lines" if isinstance(e.matcher, QAConv) else "heat" if parts else "none"
+        if kind == "lines" and features[0, 0].numel() > 256:
+            raise ValueError(f"{e.key}: maps of {' x '.join(map(str, features.shape[2:]))} have more than the 256 "
+                             "places that the explorer can name: use smaller images")
         lists, values, explained, first[e.key] = [], [], [], []
         for split in settings:
             asked = encode(e.matcher, split.images, e.prepare)

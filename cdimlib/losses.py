@@ -7,6 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def _alike(what: str, one: Tensor, other: Tensor) -> None:
+    if one.shape != other.shape:
+        raise ValueError(f"{what} must have one shape, not {list(one.shape)} and {list(other.shape)}: torch would "
+                         "compare each with each")
+
+
 def euclidean(a: Tensor, b: Tensor, *, squared: bool = False) -> Tensor:
     """Distance of row i of ``a`` [B, D] to row i of ``b`` [B, D] -> [B].
 
@@ -60,6 +66,7 @@ def ranking_hinge(global_probability: Tensor, local_probability: Tensor, *, marg
     """
     if not 0 <= margin <= 1:
         raise ValueError(f"margin must lie in [0, 1] (got {margin}): it is a difference of two probabilities")
+    _alike("global_probability and local_probability", global_probability, local_probability)
     return F.relu(global_probability.detach() - local_probability + margin).mean()
 
 
@@ -73,6 +80,7 @@ def contrastive(first: Tensor, second: Tensor, match: Tensor, *, margin: float =
     if margin <= 0:
         raise ValueError(f"margin must be positive (got {margin})")
     near = euclidean(first, second, squared=True)
+    _alike("the pairs and match", near, match)
     far = F.relu(margin - euclidean(first, second)).square()
     return 0.5 * torch.where(match.bool(), near, far).mean()
 
@@ -87,6 +95,7 @@ def focal(logits: Tensor, positive: Tensor, *, gamma: float = 2.0, reduction: st
     """
     if gamma < 0 or reduction not in ("mean", "sum"):
         raise ValueError(f"gamma must not be negative and reduction be 'mean' or 'sum'; got {gamma}, {reduction!r}")
+    _alike("logits and positive", logits, positive)
     right = torch.where(positive.bool(), logits, -logits)  # logit of p
     loss = -F.logsigmoid(right) * (gamma * F.logsigmoid(-right)).exp()
     return loss.mean() if reduction == "mean" else loss.sum(dim=1).mean()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import distributed as dd
 from . import results
-from .data import Benchmark, load, option
+from .data import Benchmark, load, option, words_of
 from .data.augment import IMAGENET_MEAN, IMAGENET_STD, PersonInput, random_block
 from .distributed import encode, fit, once, resident_batches, settings, similarity
 from .models.qaconv import Classifier, ClassMemory, PooledMaps, QAConv
@@ -150,7 +150,7 @@ def build(run: MatchRun, classes: int) -> ClassMemory | Classifier:
 
 def load_for(run: MatchRun, name: str, root=None) -> Benchmark:
     """The data of ``run.benchmark`` or of one of ``run.also``, at the run's size and pixels, under that very name."""
-    source, *words = name.split()
+    source, words = words_of(name)
     knobs, size = dict(option(word) for word in words if word != "plain"), {}
     if run.size and source.startswith("toytown"):
         size["size"] = run.size

@@ -86,7 +86,7 @@ def peak_memory(device: torch.device) -> float | None:
 def path_of(result: dict, folder: str | Path | None = None) -> Path:
     """Where a result lives: <folder>/<paper>/<track>-<row>-<data>-<budget>-s<seed>.json."""
     words = [result["track"], result["row"], result["data"]["name"], result.get("budget", ""), f"s{result['seed']}"]
-    stem = "-".join(str(w).replace("/", "_").replace(",", "_").replace(" ", "_") for w in words if w)
+    stem = re.sub("[/, :]", "_", "-".join(str(w) for w in words if w))
     return Path(folder or ROOT / "results") / result["paper"] / f"{stem}.json"
 
 

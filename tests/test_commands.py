@@ -58,7 +58,7 @@ def test_values_are_of_the_defaults_kind(experiment):
     assert read == {"epochs": 3, "rate": 0.001, "row": "0", "fast": True, "sizes": [4]}
 
 
-@pytest.mark.parametrize(("name", "text"), [("epochs", "many"), ("fast", "1"), ("rate", "None")])
+@pytest.mark.parametrize(("name", "text"), [("epochs", "many"), ("fast", "1"), ("rate", "None"), ("epochs", "true")])
 def test_a_value_of_the_wrong_kind_is_refused(experiment, name, text):
     with pytest.raises(ValueError, match=rf"'{name}' must be .*{text}"):
         run_notebook.read_parameters(experiment, {name: text})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from cdimlib import coursework
@@ -53,6 +55,14 @@ def empty_but_told(nothing):
         raise AssertionError("the words of the test come first")
 
 
+def leaves(halves):
+    sys.exit(3)
+
+
+bare = eval(compile("lambda number: (_ for _ in ()).throw(AssertionError)", "none", "eval"))
+bare.__name__ = "bare"
+
+
 def waiting(later, number):
     assert later < number
 
@@ -69,6 +79,8 @@ def missing(undefined):
         (inside, "ZeroDivisionError: division by zero (in inner, at `"),
         (empty, "nothing returns nothing: is `return` missing, or does `...` still stand there?"),
         (empty_but_told, "not yet, 0 of 2: the words of the test come first\n"),
+        (leaves, "not yet, 0 of 2: SystemExit: 3"),
+        (bare, "not yet, 0 of 2: `"),
         (waiting, "later: no answer yet\n"),
         (missing, "undefined: no answer yet\n"),
     ],

@@ -9,13 +9,15 @@ import itertools
 import json
 import os
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from scipy.io import savemat
 
-from cdimlib.data import PHOTO, SKETCH, Benchmark, DataNotFound, Split, load, names, option, pool, qmul
+from cdimlib.data import PHOTO, SKETCH, Benchmark, DataNotFound, Split, load, names, option, pool, qmul, words_of
+from cdimlib.data.paths import cache_dir, find_root
 
 
 def pairs(count, start=0, group=None, size=8):
@@ -70,8 +72,25 @@ class TestBenchmark:
     def test_validation_errors(self):
         with pytest.raises(ValueError, match=r"fraction must lie between 0 and 1 \(got 1\)"):
             self.one("shoes", 5).with_validation(1)
-        with pytest.raises(ValueError, match=r"2 training identities are too few to hold out 2"):
+        with pytest.raises(ValueError, match=r"2 training identities that two cameras saw are too few to hold out 2"):
             self.one("shoes", 2).with_validation(0.5)
+
+    def test_who_was_seen_by_one_camera_is_not_held_out(self):
+        """They would be queries without a match: they stay in the training set."""
+        whole = self.one("shoes", 10)
+        alone = np.isin(whole.train.ids, [0, 3, 7]) & (whole.train.cams == PHOTO)
+        held = replace(whole, train=whole.train.where(~alone)).with_validation(0.5)
+        assert len(held.query) == len(held.gallery) == 4 and set(held.query.ids) == set(held.gallery.ids)
+        assert {0, 3, 7} <= set(held.train.ids)
+
+    def test_masks_and_counts_are_checked(self):
+        split = self.one("shoes", 3).train
+        assert len(split.where([])) == len(split.where(np.zeros(6, bool))) == 0
+        with pytest.raises(ValueError, match=r"the mask has shape \(2,\) for 6 images"):
+            split.where(np.array([True, False]))
+        for count in (0, -1):
+            with pytest.raises(ValueError, match=rf"count must be at least 1 \(got {count}\)"):
+                self.one("shoes", 3).with_people(count)
 
     def test_unknown_name(self):
         with pytest.raises(ValueError, match=r"unknown benchmark 'qmul2': choose from .*qmul/shoes"):
@@ -255,10 +274,32 @@ class TestDownload:
 
 
 @pytest.mark.parametrize(("word", "read"), [("misalignment=1", ("misalignment", 1)), ("blur=0.5", ("blur", 0.5)),
-                                            ("direction=b->a", ("direction", "b->a"))])  # fmt: skip
+                                            ("direction=b->a", ("direction", "b->a")), ("multi_query=True",
+                                            ("multi_query", True)), ("official_offsets=false",
+                                            ("official_offsets", False))])  # fmt: skip
 def test_an_option_as_a_notebook_writes_it(word, read):
     found = option(word)
     assert found == read and type(found[1]) is type(read[1])
+
+
+def test_the_words_behind_a_name():
+    assert words_of("toytown-plaza misalignment=1  plain") == ("toytown-plaza", ["misalignment=1", "plain"])
+    assert words_of("table:my data/two  men.csv verbose=false") == ("table:my data/two  men.csv", ["verbose=false"])
+
+
+@pytest.mark.parametrize("place", ["~/data", "root"])
+def test_a_home_folder_is_understood(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "data" / "here").mkdir(parents=True)
+    if place == "root":
+        found = find_root("x", ("here",), "~/data", mend="")
+    else:
+        monkeypatch.setenv("CDIM_DATA", place)
+        found = find_root("x", ("here",), None, mend="")
+    assert found == tmp_path / "data" / "here"
+    for value, expected in (("", tmp_path / ".cache" / "cdimlib"), ("~/c", tmp_path / "c")):
+        monkeypatch.setenv("CDIM_CACHE", value)
+        assert cache_dir() == expected
 
 
 @pytest.mark.parametrize("word", ["toytown-plaza", "blur=", "=1", "toytown-campus,"])

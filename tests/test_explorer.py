@@ -145,6 +145,13 @@ def test_located_vectors_add_up_to_the_score(town):
         assert np.allclose(lifts, (products - products.mean())[:, None], atol=1e-4)
 
 
+def test_maps_of_more_places_than_a_byte_can_name():
+    bench = load("toytown-plaza", train=4, test=3, distractors=1, pixels=(128, 136))
+    entry = Entry("pairs", "QAConv", QAConv((128, 136), **MAPS).eval(), normalise)
+    with pytest.raises(ValueError, match="pairs: maps of 16 x 17 have more than the 256 places .* use smaller images"):
+        explorer.town_scene("People", bench, [entry], shown=3, start=("pairs", "pairs"), sharp=1)
+
+
 def test_local_matches_add_up_to_the_logit():
     """All of them (none left out, none negative left out) are the logit minus its mean over the gallery."""
     torch.manual_seed(0)

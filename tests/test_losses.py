@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from cdimlib.losses import euclidean, in_batch_contrastive, triplet
+from cdimlib.losses import contrastive, euclidean, focal, in_batch_contrastive, ranking_hinge, triplet
 
 
 def features(*shape, seed=0, requires_grad=False):
@@ -116,3 +116,13 @@ class TestContrastive:
     def test_temperature(self):
         with pytest.raises(ValueError, match=r"temperature must be positive \(got 0\)"):
             in_batch_contrastive(torch.eye(2), temperature=0)
+
+
+@pytest.mark.parametrize("loss", [
+    lambda: contrastive(torch.zeros(3, 2), torch.zeros(3, 2), torch.ones(3, 1)),
+    lambda: ranking_hinge(torch.zeros(3), torch.zeros(3, 1), margin=0.1),
+    lambda: focal(torch.zeros(3, 4), torch.ones(3, 1)),
+])
+def test_shapes_that_torch_would_broadcast_are_refused(loss):
+    with pytest.raises(ValueError, match=r"must have one shape, not \[3.*\] and \[3, 1\]"):
+        loss()

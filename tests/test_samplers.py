@@ -84,9 +84,27 @@ class TestPairSampler:
         assert draw(0, 1) == draw(0, 1) != draw(0, 2)
         assert draw(1, 0) != draw(0, 1)
 
-    def test_index_takes_the_first_image(self):
+    def test_index_of_all_images(self):
         split = Split.join([pairs(2), pairs(2)])
-        assert index_by_identity(split, PHOTO) == {0: 0, 1: 1} and index_by_identity(split, SKETCH) == {0: 2, 1: 3}
+        for cam, expected in ((PHOTO, {0: [0, 4], 1: [1, 5]}), (SKETCH, {0: [2, 6], 1: [3, 7]})):
+            assert {identity: at.tolist() for identity, at in index_by_identity(split, cam).items()} == expected
+        assert index_by_identity(split, 2) == {}
+
+    @pytest.mark.parametrize("judged", [None, True])
+    def test_all_sketches_and_photos_of_an_identity_are_used(self, judged):
+        """And the order of identities, and judgements, are the same as with one of each."""
+        count, several = 6, Split.join([pairs(6), pairs(6), pairs(6)])
+        triplets = judgements(count) if judged else None
+        for make in (lambda split: PairSampler(split, 4), lambda split: TripletSampler(split, triplets, 5)):
+            many, one, used = make(several), make(pairs(count)), set()
+            for step in range(60):
+                batch, plain = many(3, step), one(3, step)
+                for here, there in zip(batch[:2], plain[:2]):
+                    assert (several.ids[here] == pairs(count).ids[there]).all()
+                used |= {int(i) for part in (batch if make(several).__class__ is TripletSampler else batch[:2])
+                         for i in part}
+                assert all(np.array_equal(a, b) for a, b in zip(batch, many(3, step)))
+            assert used == set(range(len(several)))
 
 
 class TestTripletSampler:
@@ -106,6 +124,10 @@ class TestTripletSampler:
             assert set(split.cams[positive]) | set(split.cams[negative]) == {PHOTO}
             found.append(np.stack([split.ids[anchor], split.ids[positive], split.ids[negative]], 1))
         return np.concatenate(found)
+
+    def test_a_split_without_sketches(self, judged):
+        with pytest.raises(ValueError, match=r"no identity has both a photo \(camera 0\) and a sketch \(camera 1\)"):
+            TripletSampler(pairs(5).where(np.arange(5)), judged)
 
     def test_circular_order(self, judged):
         anchors = self.draws(TripletSampler(pairs(self.COUNT), judged, batch_size=4), steps=30)[:, 0]

@@ -193,7 +193,8 @@ class TestVectorIndexChoices:
         monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
         asked = []
         monkeypatch.setattr(VectorIndex, "PAYS", 6)
-        monkeypatch.setattr(VectorIndex, "_best", lambda *given, best=VectorIndex._best: asked.append(given[-1]) or best(*given))
+        monkeypatch.setattr(VectorIndex, "_best",
+                            lambda *given, best=VectorIndex._best: asked.append(given[-1]) or best(*given))
         for size, queries, faiss in ((6, 1, None), (6, 2, None), (5, 1, None), (6, 1, False), (5, 2, True)):
             if find_spec("faiss") or not faiss:
                 VectorIndex(torch.eye(8)[:size], faiss=faiss).search(torch.eye(8)[:queries])

@@ -7,8 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from cdimlib.csn_experiments import CSNRun, open_benchmark
 from cdimlib.data import load, table
 from cdimlib.data.images import read_image
+from cdimlib.people_runs import PersonRun
+from cdimlib.qaconv_experiments import MatchRun, load_for
 from cdimlib.retrieval.search import read_folder
 
 HEADER = "path,id,split,camera,time,category"
@@ -41,6 +44,11 @@ def changed(row, old, new):
     assert old in rows[row - 2]
     rows[row - 2] = rows[row - 2].replace(old, new)
     return rows
+
+
+def test_a_column_that_stands_twice(folder):
+    path = write(folder, [f"{row},1" for row in ROWS], HEADER + ",camera")
+    assert table.check(path) == ["column camera stands twice in the first row: keep one of the two"]
 
 
 def test_a_sound_table_is_read(folder):
@@ -101,6 +109,29 @@ def test_image_modes(folder, mode, value, expected):
     assert (read_image(folder / "odd.tif", (5, 3)) == expected).all()
 
 
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_grey_of_which_white_is_unknown_is_refused(folder, kind):
+    Image.fromarray(np.full((6, 10), 1, kind)).save(folder / "odd.tif")
+    with pytest.raises(ValueError, match="odd.tif cannot be read .*save it with 8 or 16 bits"):
+        read_image(folder / "odd.tif", 8)
+
+
+def test_a_table_of_people_may_be_named_in_an_experiment(folder, tmp_path_factory):
+    """By a path with blanks, too."""
+    path = write(tmp_path_factory.mktemp("my people"), ROWS)
+    for bench in (load_for(MatchRun(pixels=(32, 16)), f"table:{path} plain", folder),
+                  PersonRun("vanilla", pixels=(32, 16)).load(f"table:{path} verbose=false", folder),
+                  open_benchmark(CSNRun(pixels=(32, 16)), f"table:{path}", folder)):
+        assert bench.query.images.shape == (2, 3, 32, 16)
+    with pytest.raises(ValueError, match="give size or pixels, not both"):
+        load(f"table:{path}", folder, size=8, pixels=(8, 8))
+
+
+def test_what_no_file_can_be_called(folder):
+    says = table.check(write(folder, [*ROWS, f"{'x' * 300}.png,dora,train,0,1,mug"]))
+    assert len(says) == 1 and says[0].startswith("row 8: 'xxx") and "cannot be opened" in says[0]
+
+
 def test_a_photo_held_upright(folder):
     """What the camera noted about its position is obeyed: the red top of a photo taken sideways is on top."""
     image = Image.new("RGB", (10, 6), (0, 0, 0))
@@ -136,6 +167,7 @@ def test_the_folder_may_be_elsewhere(folder, tmp_path_factory):
         (changed(4, "b0.png", "b9.png"), "row 4: there is no file"),
         (changed(4, ",0,", ",left,"), "row 4: camera must be a whole number, not 'left'"),
         (changed(4, ",0,", ",1.5,"), "row 4: camera must be a whole number, not '1.5'"),
+        (changed(4, ",0,", f",{10**20},"), "row 4: camera must be a whole number, not '1000"),
         (changed(4, ",0,", ",,"), "row 4: camera is missing"),
         (changed(2, "anna", ""), "row 2: id is missing"),
         (changed(2, "a0.png", ""), "row 2: path is missing"),
@@ -211,8 +243,8 @@ def test_the_first_ten_of_many_problems(folder):
 
 
 def test_options_of_a_table(folder):
-    with pytest.raises(ValueError, match=r"unknown option pixels of benchmark 'table:.*choose from size, channels"):
-        load(f"table:{write(folder, ROWS)}", pixels=3)
+    with pytest.raises(ValueError, match=r"unknown option split of benchmark 'table:.*choose from size, channels"):
+        load(f"table:{write(folder, ROWS)}", split=3)
 
 
 def test_read_image(folder):

@@ -66,6 +66,11 @@ class TestTransforms:
     def test_centre_crop(self):
         assert centre_crop(coordinates(1, 12, 14), 8)[0, :, 0, 0].tolist() == [2, 3]
 
+    @pytest.mark.parametrize("crop", [centre_crop, ten_views])
+    def test_a_crop_larger_than_the_image(self, crop):
+        with pytest.raises(ValueError, match="cannot crop 6 pixels from images of 8 x 4"):
+            crop(coordinates(1, 8, 4), 6)
+
     def test_to_input_and_resize(self):
         image = torch.full((1, 1, 4, 4), 255, dtype=torch.uint8)
         assert to_input(image)[0, 0, 0, 0].item() == pytest.approx(255 - 250.42, rel=1e-5)

@@ -55,7 +55,8 @@ def parse_value(name: str, text: str, default=None):
             value = text
     if isinstance(default, bool) and not isinstance(value, bool):
         raise ValueError(f"parameter {name!r} must be true or false, not {text!r}")
-    if isinstance(default, int | float) and not isinstance(value, int | float):
+    number = isinstance(default, int | float) and not isinstance(default, bool)
+    if number and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise ValueError(f"parameter {name!r} must be a number like {default!r}, not {text!r}")
     return value
 

@@ -2,6 +2,7 @@
 
 from .benchmark import PHOTO, SKETCH, Benchmark, Split, pool
 from .paths import DataNotFound
-from .registry import at_hand, load, names, option
+from .registry import at_hand, load, names, option, words_of
 
-__all__ = ["PHOTO", "SKETCH", "Benchmark", "DataNotFound", "Split", "at_hand", "load", "names", "option", "pool"]
+__all__ = ["PHOTO", "SKETCH", "Benchmark", "DataNotFound", "Split", "at_hand", "load", "names", "option", "pool",
+           "words_of"]

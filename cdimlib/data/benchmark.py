@@ -60,6 +60,9 @@ class Split:
     def where(self, keep) -> Split:
         """The images for which the boolean array (or index array) ``keep`` [N] says so."""
         keep = np.asarray(keep)
+        if keep.dtype == bool and keep.shape != (len(self),):
+            raise ValueError(f"the mask has shape {keep.shape} for {len(self)} images: it needs one value for each")
+        keep = keep if keep.size else keep.astype(np.int64)
         index = np.flatnonzero(keep) if keep.dtype == bool else keep
         pick = lambda a: None if a is None else a[index]  # noqa: E731
         return Split(
@@ -130,17 +133,20 @@ class Benchmark:
 
     def with_people(self, count: int) -> Benchmark:
         """With ``count`` of the training identities, drawn at random, always the same ones; all if there are fewer."""
+        if count < 1:
+            raise ValueError(f"count must be at least 1 (got {count}): the number of training identities to keep")
         kept = np.random.default_rng(0).permutation(np.unique(self.train.ids))[:count]
         return replace(self, train=self.train.where(np.isin(self.train.ids, kept)))
 
     def with_validation(self, fraction: float = 0.1, seed: int = 0) -> Benchmark:
         """Hold out a share of the *training identities* as query and gallery; the test split is not touched.
 
-        In every category ``round(fraction * identities)`` identities (at least two) leave the training set. The result
-        is a benchmark whose query and gallery are the held-out images: the query takes the highest camera number of
+        In every category ``round(fraction * identities)`` of the identities that were seen by two cameras or more
+        (at least two of them) leave the training set: the others would have no match, and stay in it. The result is
+        a benchmark whose query and gallery are the held-out images: the query takes the highest camera number of
         each identity (for sketches the sketch), the gallery the rest. Human triplets stay as they are:
-        :class:`~cdimlib.data.samplers.TripletSampler` leaves out those that mention a held-out identity, and anchors
-        that have no other. What ``meta`` says of single images is left out.
+        :class:`~cdimlib.data.samplers.TripletSampler` leaves out those that mention a held-out identity, and
+        anchors that have no other. What ``meta`` says of single images is left out.
         """
         if not 0 < fraction < 1:
             raise ValueError(f"fraction must lie between 0 and 1 (got {fraction}): the share of identities held out")
@@ -150,10 +156,13 @@ class Benchmark:
         groups = np.zeros(len(self.train), int) if self.train.groups is None else self.train.groups
         held = []
         for group in np.unique(groups):
-            ids = np.unique(self.train.ids[groups == group])
+            seen = np.unique(np.stack([self.train.ids, self.train.cams])[:, groups == group], axis=1)[0]
+            ids, cameras = np.unique(seen, return_counts=True)
+            ids = ids[cameras > 1]
             count = max(2, round(fraction * len(ids)))
             if count >= len(ids):
-                raise ValueError(f"{self.name!r}: {len(ids)} training identities are too few to hold out {count}")
+                raise ValueError(f"{self.name!r}: {len(ids)} training identities that two cameras saw are too few to "
+                                 f"hold out {count}")
             held.append(rng.choice(ids, count, replace=False))
         out = np.isin(self.train.ids, np.concatenate(held))
         part = self.train.where(out)

@@ -11,12 +11,17 @@ from torch import Tensor
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 
 
-def on_white(image):
-    """A PIL image of any mode in RGB: transparent parts become white, 16-bit grey becomes 8-bit."""
+def on_white(image, written_as: str | None = None):
+    """A PIL image of any mode in RGB: transparent parts become white, 16-bit grey becomes 8-bit.
+
+    written_as: the file's format ("PNG"). ValueError for grey of more bits or with decimals: what is white is not said.
+    """
     from PIL import Image
 
-    if image.mode.startswith("I"):  # 16 bits; PIL itself would cut off at 255
+    if image.mode.startswith("I;16") or (image.mode == "I" and written_as == "PNG"):  # PIL would cut off at 255
         image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).round().astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError("grey of 32 bits, of which nobody knows what is white; save it with 8 or 16 bits")
     elif "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -47,7 +52,7 @@ def read_image(path: str | Path, size: int | tuple[int, int] = 256, channels: in
         raise FileNotFoundError(f"{path} does not exist")
     try:
         with Image.open(path) as image:
-            picture = on_white(ImageOps.exif_transpose(image))
+            picture = on_white(ImageOps.exif_transpose(image), image.format)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as an image ({error}): remove or replace it") from error
     array = np.array((picture.convert("L") if channels == 1 else picture).resize((width, height)))

@@ -12,7 +12,7 @@ class DataNotFound(FileNotFoundError):
 
 def cache_dir() -> Path:
     """``CDIM_CACHE``, or ``~/.cache/cdimlib``: downloads and rendered toy worlds."""
-    return Path(os.environ.get("CDIM_CACHE", Path.home() / ".cache" / "cdimlib"))
+    return Path(os.environ.get("CDIM_CACHE") or Path.home() / ".cache" / "cdimlib").expanduser()
 
 
 def find_root(name: str, folders: tuple[str, ...], root: str | Path | None, *, mend: str) -> Path:
@@ -23,9 +23,9 @@ def find_root(name: str, folders: tuple[str, ...], root: str | Path | None, *, m
     """
     tried = []
     if root is not None:
-        places = [Path(root)]
+        places = [Path(root).expanduser()]
     else:
-        places = [Path(os.environ["CDIM_DATA"])] if os.environ.get("CDIM_DATA") else []
+        places = [Path(os.environ["CDIM_DATA"]).expanduser()] if os.environ.get("CDIM_DATA") else []
         places.append(cache_dir())
     for place in places:
         for candidate in [place / folder for folder in folders] + ([place] if root is not None else []):

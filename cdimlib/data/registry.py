@@ -17,11 +17,27 @@ def names() -> list[str]:
     ])
 
 
-def option(word: str) -> tuple[str, int | float | str]:
-    """An option of :func:`load` as it is written in a notebook's parameter: "misalignment=1" -> ("misalignment", 1)."""
+def words_of(text: str) -> tuple[str, list[str]]:
+    """A benchmark as it is written in a notebook's parameter -> its name, and the words behind it (options, "plain").
+
+    The path of a table may hold blanks.
+    """
+    name, *words = text.split(" ") if text.startswith("table:") else text.split()
+    while words and text.startswith("table:") and words[0] != "plain" and "=" not in words[0]:
+        name += " " + words.pop(0)
+    return name, [word for word in words if word]
+
+
+def option(word: str) -> tuple[str, bool | int | float | str]:
+    """An option of :func:`load` as it is written in a notebook's parameter: "misalignment=1" -> ("misalignment", 1).
+
+    "true" and "false" are truth values, however they are written.
+    """
     name, equals, value = word.partition("=")
     if not (name and equals and value):
         raise ValueError(f"{word!r} is not an option like misalignment=1: separate benchmarks as the notebook says")
+    if value.lower() in ("true", "false"):
+        return name, value.lower() == "true"
     for kind in (int, float):
         try:
             return name, kind(value)
@@ -50,7 +66,8 @@ def load(name: str, root: str | Path | None = None, **options) -> Benchmark:
           out of training); ``"cuhk01"``: ``split`` (0 to 9), ``test`` (identities); ``"viper"``: ``split``,
           ``direction`` ("a->b" or "b->a").
         - ``"table:<path>"``: your own images, listed in a CSV file (:mod:`cdimlib.data.table`). Options: ``size``
-          (a number for squares, or (height, width)), ``channels``, ``verbose``.
+          (a number for squares, or (height, width)), ``channels``, ``verbose``; or, as for people, ``pixels`` (height,
+          width), in colour.
 
     root: where the data lies. By default the folder that ``CDIM_DATA`` names is looked at, then the cache; for a table,
     the folder of the CSV file. Toy worlds need none.
@@ -58,7 +75,12 @@ def load(name: str, root: str | Path | None = None, **options) -> Benchmark:
     Raises ValueError for an unknown name or option (and lists the choices), DataNotFound where files are missing.
     """
     if name.startswith("table:"):
-        _only(name, options, ("size", "channels", "verbose"))
+        _only(name, options, ("size", "channels", "verbose", "pixels"))
+        if "pixels" in options:
+            if "size" in options:
+                raise ValueError(f"{name!r}: give size or pixels, not both; they say the same")
+            options = {"channels": 3, **options, "size": options["pixels"]}
+            del options["pixels"]
         return table.load(name.removeprefix("table:"), root, **options)
     _known(name)
     source, _, category = name.partition("/")

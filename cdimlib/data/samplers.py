@@ -13,17 +13,20 @@ def generator_for(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + step) % (2**63))
 
 
-def index_by_identity(split: Split, cam: int) -> dict[int, int]:
-    """identity -> index of its (first) image in domain ``cam``."""
+def index_by_identity(split: Split, cam: int) -> dict[int, np.ndarray]:
+    """identity -> indices of its images in domain ``cam``."""
     where = np.flatnonzero(split.cams == cam)
-    return {int(split.ids[i]): int(i) for i in where[::-1]}
+    where = where[np.argsort(split.ids[where], kind="stable")]
+    ids, starts = np.unique(split.ids[where], return_index=True)
+    return dict(zip(ids.tolist(), np.split(where, starts[1:])))
 
 
 class PairSampler:
     """Batches of matching (sketch, photo) pairs, ``per_group`` distinct identities from every category.
 
     ``sampler(seed, step)`` -> (photo index [B], sketch index [B], group [B]). Within a category the identities come in
-    random order without replacement until too few are left for a batch, then in a new order.
+    random order without replacement until too few are left for a batch, then in a new order. Of an identity with
+    several photos or sketches, one of each is drawn every time.
     """
 
     def __init__(self, split: Split, per_group: int):
@@ -36,8 +39,8 @@ class PairSampler:
             ids = [i for i in np.unique(split.ids[groups == group]) if int(i) in photo and int(i) in sketch]
             if len(ids) < 2:
                 raise ValueError(f"category {group} has {len(ids)} identities with both a photo and a sketch; need two")
-            self.pairs.append(np.array([(photo[int(i)], sketch[int(i)], group) for i in ids]))
-        self.per_group = per_group
+            self.pairs.append(np.array([(i, group) for i in ids]))
+        self.photo, self.sketch, self.per_group = photo, sketch, per_group
 
     @property
     def steps_per_epoch(self) -> int:
@@ -52,8 +55,15 @@ class PairSampler:
             order = np.random.default_rng([seed, number, step // rounds]).permutation(len(pairs))
             at = step % rounds * count
             chosen.append(pairs[order[at : at + count]])
-        photo, sketch, group = np.concatenate(chosen).T
+        ids, group = np.concatenate(chosen).T
+        rng = np.random.default_rng([seed, step, 1])
+        photo, sketch = (np.array([_one(images[int(i)], rng) for i in ids]) for images in (self.photo, self.sketch))
         return photo, sketch, group
+
+
+def _one(images: np.ndarray, rng: np.random.Generator) -> int:
+    """One of the images at random; nothing is drawn where there is one."""
+    return int(images[rng.integers(len(images)) if len(images) > 1 else 0])
 
 
 class TripletSampler:
@@ -61,7 +71,8 @@ class TripletSampler:
 
     Anchors come in circular order; each draws one of its annotated (preferred, other) pairs; with probability
     ``1 - hard_ratio`` the negative becomes a photo outside the anchor's annotated ones. Without judgements
-    (handbags) the positive is the true match and the negative any other photo.
+    (handbags) the positive is the true match and the negative any other photo. Judgements are about identities: of one
+    with several photos or sketches, one is drawn every time.
 
     ``sampler(seed, step)`` -> three index arrays [B].
     """
@@ -71,6 +82,8 @@ class TripletSampler:
             raise ValueError(f"hard_ratio must lie in [0, 1] (got {hard_ratio})")
         self.photo, self.sketch = index_by_identity(split, PHOTO), index_by_identity(split, SKETCH)
         self.ids = np.array(sorted(set(self.photo) & set(self.sketch)))
+        if not len(self.ids):
+            raise ValueError(f"no identity has both a photo (camera {PHOTO}) and a sketch (camera {SKETCH})")
         self.batch_size, self.hard_ratio = batch_size, hard_ratio
         self.judged, near = None, {int(i): [i] for i in self.ids}
         if triplets is not None and len(self.ids) and self.ids[-1] >= len(triplets):
@@ -91,8 +104,9 @@ class TripletSampler:
     def __call__(self, seed: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rng = np.random.default_rng([seed, step])
         anchors = self.ids[(step * self.batch_size + np.arange(self.batch_size)) % len(self.ids)]
-        batch = np.array([self._draw(int(a), rng) for a in anchors])
-        return tuple(batch.T)
+        batch, pick = [self._draw(int(a), rng) for a in anchors], np.random.default_rng([seed, step, 1])
+        sources = (self.sketch, self.photo, self.photo)
+        return tuple(np.array([[_one(at[i], pick) for at, i in zip(sources, ids)] for ids in batch]).T)
 
     def _draw(self, anchor: int, rng: np.random.Generator) -> tuple[int, int, int]:
         if self.judged is None:
@@ -103,7 +117,7 @@ class TripletSampler:
         if negative is None or rng.random() >= self.hard_ratio:
             others = self.others[anchor]
             negative = others[rng.integers(len(others))]
-        return self.sketch[anchor], self.photo[int(positive)], self.photo[int(negative)]
+        return anchor, int(positive), int(negative)
 
 
 class PlainSampler:

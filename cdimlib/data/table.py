@@ -123,7 +123,10 @@ def _read(path: Path, root, *, size, channels: int, keep: bool) -> _Table:
             image = read_image(folder / name, size, channels)
             if keep:
                 table.images[number] = image
-        except FileNotFoundError:
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError):  # a path that no file can have
+                table.problems.append(f"row {number}: {name[:60]!r} cannot be opened ({error.strerror})")
+                continue
             table.problems.append(f"row {number}: there is no file {folder / name}")
         except ValueError as error:
             table.problems.append(f"row {number}: {error}")
@@ -144,6 +147,10 @@ def _lines(path: Path, table: _Table) -> list[tuple[int, dict]]:
             lines = [(reader.line_num, line) for line in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         table.problems.append(f"{path} is not a CSV file in UTF-8 ({error}): save it as CSV, UTF-8")
+        return []
+    twice = sorted({c for c in table.columns if c and table.columns.count(c) > 1})
+    if twice:
+        table.problems.append(f"column {', '.join(twice)} stands twice in the first row: keep one of the two")
         return []
     missing = [c for c in NEEDED if c not in table.columns]
     if missing:
@@ -179,8 +186,8 @@ def _row(number: int, line: dict, table: _Table) -> dict:
             complain(f"unknown split {value!r}: use {', '.join(SPLITS)}")
         elif name == "camera":
             try:
-                row[name] = int(value)
-            except ValueError:
+                row[name] = int(np.int64(int(value)))
+            except (ValueError, OverflowError):
                 complain(f"camera must be a whole number, not {value!r}")
         elif name == "time":
             try:

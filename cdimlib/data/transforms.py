@@ -73,9 +73,8 @@ def random_crop_flip(images: Tensor, size: int, generator: torch.Generator, *, f
     [N, C, H, W] -> [N, C, size, size], same dtype. Offsets are uniform over all that fit, 0 .. H - size inclusive
     (the released code never draws the last one).
     """
+    _large_enough(images, size)
     n, _, height, width = images.shape
-    if size > min(height, width):
-        raise ValueError(f"cannot crop {size} pixels from images of {height} x {width}")
     top = torch.randint(height - size + 1, (n,), generator=generator)
     left = torch.randint(width - size + 1, (n,), generator=generator)
     mirrored = torch.rand(n, generator=generator) < flip
@@ -165,14 +164,21 @@ def wear(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
     return 255 - ink.masked_fill(hole[:, None].to(ink.device), 0)
 
 
+def _large_enough(images: Tensor, size: int) -> None:
+    if size > min(images.shape[-2:]):
+        raise ValueError(f"cannot crop {size} pixels from images of {images.shape[-2]} x {images.shape[-1]}")
+
+
 def centre_crop(images: Tensor, size: int) -> Tensor:
     """[N, C, H, W] -> [N, C, size, size] around the centre."""
+    _large_enough(images, size)
     top, left = (images.shape[-2] - size) // 2, (images.shape[-1] - size) // 2
     return images[..., top : top + size, left : left + size]
 
 
 def ten_views(images: Tensor, size: int) -> Tensor:
     """Four corners and the centre, each with its mirror image: [N, C, H, W] -> [N, 10, C, size, size]."""
+    _large_enough(images, size)
     bottom, right = images.shape[-2] - size, images.shape[-1] - size
     corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
     crops = torch.stack([images[..., top : top + size, left : left + size] for top, left in corners], dim=1)
