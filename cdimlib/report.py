@@ -198,12 +198,19 @@ def stage1(budget: str) -> str:
     return re.sub(r"(-[^-]+ep)-[^-]+ep-m[\d.]+(e-?\d+)?(w[\d.]+(e-?\d+)?)?", r"\1", budget)
 
 
-def pair(runs: list[dict], better: str, base: str) -> tuple[list[dict], list[dict]]:
+def pair(runs: list[dict], better: str, base: str, shared: Counter | None = None) -> tuple[list[dict], list[dict]]:
     """The runs of two rows that may be compared: of one training set, track and budget, with most common seeds.
 
-    A network trained in two stages may be compared with its first. Ties go to the longer training, then to the budget
-    with most runs.
+    A network trained in two stages may be compared with its first. Ties go to the budget under which most of the
+    table's comparisons stand (``shared``), then to the longer training, then to the budget with most runs.
     """
+    shared, none = shared or Counter(), ((), [], [])
+    best = max(pairs(runs, better, base), key=lambda g: (g[0], shared[g[3:6]], *g[1:6]), default=none)
+    return best[-2], best[-1]
+
+
+def pairs(runs: list[dict], better: str, base: str) -> list[tuple]:
+    """Where two rows may be compared: (common seeds, length, runs there, data, track, budget, runs of each row)."""
     groups, used = [], Counter(map(kind, runs))
     for data, track, budget in {kind(r) for r in runs if r["row"] == better}:
         kin = {budget, stage1(budget)}
@@ -211,16 +218,16 @@ def pair(runs: list[dict], better: str, base: str) -> tuple[list[dict], list[dic
         a, b = [r for r in near if r["row"] == better and kind(r)[2] == budget], [r for r in near if r["row"] == base]
         common = {r["seed"] for r in a} & {r["seed"] for r in b}
         a, b = ([r for r in group if r["seed"] in common] for group in (a, b))
-        groups.append((len(common), max(map(length, a), default=0), used[data, track, budget], data, budget, a, b))
-    best = max(groups, key=lambda g: g[:5], default=(0, 0, 0, "", "", [], []))
-    return best[5], best[6]
+        where = data, track, budget
+        groups.append((len(common), max(map(length, a), default=0), used[where], *where, a, b))
+    return groups
 
 
 def compared(paper: str, runs: list[dict]) -> Iterator[tuple]:
     """(claim, data set asked for, difference printed, (data set of ours, runs of the better row, of its base)) for each
     claim of a paper and each data set of its table: where most seeds were run, the data set itself or a stand-in."""
-    known = tables()
-    for entry in pd.read_csv(CLAIMS).query("paper == @paper").itertuples():
+    known, said = tables(), list(pd.read_csv(CLAIMS).query("paper == @paper").itertuples())
+    for entry in said:
         rows, printed = known.get((paper, entry.table), {}), results.paper_table(paper, entry.table)
         first = printed[printed["metric"] == "acc@1"]
         for dataset, source in sources(first).items():
@@ -229,7 +236,10 @@ def compared(paper: str, runs: list[dict]) -> Iterator[tuple]:
                 continue
             ours = "", [], []
             for name in (dataset, *STAND_INS.get(dataset, ())):
-                a, b = pair(selected(runs, name, dataset, source), rows.get(entry.better), rows.get(entry.base))
+                able = selected(runs, name, dataset, source)
+                shared = Counter(group[3:6] for other in said if other.table == entry.table for group in pairs(
+                    able, rows.get(other.better), rows.get(other.base)) if group[0] >= SEEDS)
+                a, b = pair(able, rows.get(entry.better), rows.get(entry.base), shared)
                 ours = (name, a, b) if len(a) > len(ours[1]) else ours
                 if len(a) >= SEEDS:
                     break

@@ -124,6 +124,16 @@ def test_how_long_a_training_was_is_not_told_by_a_clock(tmp_path):
     assert set(ours["method"]) == {"Vanilla", "Ours"} and set(ours["budget"]) == {"long"}
 
 
+def test_a_tables_claims_stand_under_one_budget(tmp_path):
+    """A longer training of two rows alone does not tear them from the rows that they share a table with."""
+    for budget, steps, rows in (("short", 10, ("vanilla", "ours", "dssa")), ("long", 20, ("vanilla", "ours"))):
+        for row in rows:
+            for seed in range(3):
+                results.save(result(row, seed, [1], budget=budget) | {"config": {"steps": steps}}, tmp_path)
+    said = report.claims(tmp_path).query("table == 3 and asked == 'shoes' and seeds == 3")
+    assert len(said) > 1 and set(said["budget"]) == {"short"}
+
+
 def test_cells_and_claims_are_of_the_same_runs():
     """Of what is committed: a claim's difference is that of the two cells of its table, where both have three seeds."""
     checked, claims = 0, report.claims()
