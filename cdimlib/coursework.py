@@ -57,11 +57,11 @@ def _why(error: BaseException, given: dict, silent: list[str]) -> str:
         return f"{silent[-1]} returns nothing: is `return` missing, or does `...` still stand there?"
     if waiting := [name for name, answer in given.items() if answer is None or answer is ...]:
         return f"{' and '.join(waiting)}: no answer yet"
-    lines = [frame.line for frame in traceback.extract_tb(error.__traceback__)]
+    frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, AssertionError):
-        return f"`{lines[-1]}` does not hold"
+        return f"`{frames[-1].line}` does not hold"
     functions = {answer.__name__ for answer in given.values() if inspect.isfunction(answer) or inspect.isclass(answer)}
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name in functions]
+    own = [frame for frame in frames if frame.name in functions]
     return f"{type(error).__name__}: {error}" + (f" (in {own[-1].name}, at `{own[-1].line}`)" if own else "")
 
 

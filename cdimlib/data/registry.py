@@ -79,8 +79,7 @@ def load(name: str, root: str | Path | None = None, **options) -> Benchmark:
         if "pixels" in options:
             if "size" in options:
                 raise ValueError(f"{name!r}: give size or pixels, not both; they say the same")
-            options = {"channels": 3, **options, "size": options["pixels"]}
-            del options["pixels"]
+            options = {"channels": 3, "size": options.pop("pixels"), **options}
         return table.load(name.removeprefix("table:"), root, **options)
     _known(name)
     source, _, category = name.partition("/")

@@ -91,8 +91,7 @@ def rank_metrics(
     query_cams, gallery_cams = no_cams if query_cams is None else (labels_of(query_cams), labels_of(gallery_cams))
     if (len(query_cams), len(gallery_cams)) != shape:
         raise ValueError(f"{len(query_cams)} and {len(gallery_cams)} cameras for a matrix {shape}")
-    if differ := _differ(query_cams, gallery_cams):  # then none would be a query's own
-        raise ValueError(f"the queries' cameras are {differ[0]}, the gallery's {differ[1]}: make them the same kind")
+    _check_cameras(query_cams, gallery_cams)
 
     order = np.argsort(gallery_ids, kind="stable")  # the gallery by identity: a query's own is one slice of it
     begin, end = (np.searchsorted(gallery_ids[order], query_ids, side) for side in ("left", "right"))
@@ -146,6 +145,12 @@ def labels_of(values) -> np.ndarray:
     """Labels, numbers or text, as a NumPy array: of what a table's column of text holds, text."""
     values = _host(values)
     return np.array(values.tolist()) if values.dtype == object else values
+
+
+def _check_cameras(query_cams: np.ndarray, gallery_cams: np.ndarray) -> None:
+    """ValueError if one side's cameras are text and the other's numbers: then none would be a query's own."""
+    if differ := _differ(query_cams, gallery_cams):
+        raise ValueError(f"the queries' cameras are {differ[0]}, the gallery's {differ[1]}: make them the same kind")
 
 
 def _differ(one: np.ndarray, other: np.ndarray) -> list[str] | None:

@@ -157,12 +157,10 @@ class VectorIndex:
 
     def _all(self, query, k):
         """Scores and numbers [k] of the best for a query [D], compared with everything in double precision."""
-        best = query.new_empty(0, dtype=torch.float64), query.new_empty(0, dtype=torch.long)
+        best = query.new_empty(1, 0, dtype=torch.float64), query.new_empty(1, 0, dtype=torch.long)
         for part in torch.arange(len(self.vectors), device=query.device).split(max(1, self.BLOCK // len(query))):
-            scores, order = torch.cat([best[0], self._scores(query, self.vectors[part])]).sort(
-                descending=True, stable=True)
-            best = scores[:k], torch.cat([best[1], part])[order[:k]]
-        return best[0].float(), best[1]
+            best = _merge(best, self._scores(query, self.vectors[part])[None], part[None], k)
+        return best[0][0].float(), best[1][0]
 
     def _scores(self, queries, vectors):
         """In double precision, of [..., D] and [..., D] -> [...]."""
@@ -177,6 +175,12 @@ class VectorIndex:
         if vectors.ndim != 2 or not vectors.numel() or not torch.isfinite(vectors).all():
             raise ValueError(f"vectors must be finite numbers [N, D], at least one; got shape {tuple(vectors.shape)}")
         return F.normalize(vectors, dim=1) if metric == "cosine" else vectors
+
+
+def _merge(best, scores, numbers, k):
+    """The k best of those known and of new ones, [Q, K] each; of equals the known, then the first, comes first."""
+    scores, order = torch.cat([best[0], scores], dim=1).sort(dim=1, descending=True, stable=True)
+    return scores[:, :k], torch.cat([best[1], numbers], dim=1).gather(1, order[:, :k])
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from ..models.matcher import Matcher
 from .metrics import labels_of
-from .search import VectorIndex, eval_mode
+from .search import VectorIndex, _merge, eval_mode
 
 MANIFEST, DTYPES = "gallery.json", ("float32", "float16")
 SCORING = ("training", "chunk", "precision", "metric")
@@ -178,8 +178,7 @@ class Gallery:
         scores, queries = torch.full(rough.shape, -torch.inf, dtype=torch.float64), index._checked(queries, metric)
         for part in (rough >= enough).nonzero().split(max(1, index.BLOCK // queries.shape[1])):
             q, place = part.T
-            a, b = queries[q].double(), index.vectors[numbers[q, place]].double()
-            scores[q, place] = -(a - b).square().sum(1).sqrt() if metric == "euclidean" else (a * b).sum(1)
+            scores[q, place] = index._scores(queries[q], index.vectors[numbers[q, place]])
         return scores, numbers + n * self.manifest["shard"]
 
     def _checked(self, queries, k, size, whose):
@@ -253,12 +252,6 @@ def _holds(path: Path, entry: dict, features, start: int, stop: int, dtype: str)
         return _digest(file.getbuffer()) == entry["digest"]
     there, here = np.load(path, mmap_mode="r")[0].astype(float), _given(features, start, start + 1)[0].double().numpy()
     return there.shape == here.shape and np.allclose(there, here, rtol=0.01, atol=0.01 * np.abs(there).max())
-
-
-def _merge(best, scores, numbers, k):
-    """The k best of those known and of new ones, [Q, K] each; of equals the known, then the first, comes first."""
-    scores, order = torch.cat([best[0], scores], dim=1).sort(dim=1, descending=True, stable=True)
-    return scores[:, :k], torch.cat([best[1], numbers], dim=1).gather(1, order[:, :k])
 
 
 def _score(matcher, queries, rows):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from .metrics import _differ, _host, labels_of
+from .metrics import _check_cameras, _host, labels_of
 
 BLOCK = 2**21  # values of the kernel computed together
 
@@ -44,8 +44,7 @@ def temporal_lift(
         raise ValueError(f"kernel is 'paper' or 'official', ties 'share' or 'enlarge'; not {kernel!r}, {ties!r}")
     scores, (query_times, gallery_times) = _host(similarity), map(_host, labels[2:])
     query_cams, gallery_cams = map(labels_of, labels[:2])
-    if differ := _differ(query_cams, gallery_cams):  # then none would be a query's own
-        raise ValueError(f"the queries' cameras are {differ[0]}, the gallery's {differ[1]}: make them the same kind")
+    _check_cameras(query_cams, gallery_cams)
     if scores.ndim != 2 or [len(v) for v in labels] != 2 * list(scores.shape):
         raise ValueError(f"similarity {scores.shape} does not fit {[len(v) for v in labels]} cameras and times")
     times, query_times = gallery_times / (sigma * np.sqrt(2 if kernel == "paper" else 1)), query_times.astype(float)
