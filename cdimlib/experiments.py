@@ -9,9 +9,8 @@ categories pooled. Both choose their checkpoint on identities held out of the tr
 from __future__ import annotations
 
 import re
-import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from . import results
-from .data import Benchmark, Split, load
+from .data import Benchmark, load
 from .data.samplers import PairSampler, TripletSampler, generator_for
 from .data.transforms import SketchInput, Warp, random_crop_flip, wear
 from .losses import in_batch_contrastive, triplet
@@ -27,8 +26,9 @@ from .models.dssa import DSSA
 from .models.inception import InceptionFusion
 from .models.matcher import Matcher, MultiView
 from .models.midlevel import SketchFusion
+from .pretraining import Pretraining, start_pretrained
 from .retrieval import evaluate
-from .training import TrainConfig, fit, pick_device, save_atomically, seed_everything
+from .training import TrainConfig, fit, pick_device, seed_everything
 
 PAPER = "midlevel-fusion"
 #: weight of DSSA's regulariser, ours
@@ -67,7 +67,7 @@ class SketchRun:
     wear: share of drawings that get a thicker pen, and share that get a hole (modern);
     size: input pixels (the paper: 225); steps: updates; batch: pairs per category (modern) or triplets (faithful);
     init: "random", "imagenet" (the inception rows; torchvision fetches the weights), or such as "pretrained-400x128"
-    (faithful): weights of our own :class:`Pretraining`, of so many steps and drawings a step;
+    (faithful): weights of our own :class:`~cdimlib.pretraining.Pretraining`, of so many steps and drawings a step;
     validation: share of training identities held out to choose the checkpoint, 0 to hold out none: then the weights of
     the last step count, so ``steps`` must have been chosen before, by runs that do hold out; evaluations: how often
     it is chosen.
@@ -163,12 +163,6 @@ def build(run: SketchRun) -> Matcher:
     return SketchFusion(**ROWS[run.row], **common, squared=run.squared)
 
 
-def warp_of(strength: float, flip: float = 0.5) -> Warp:
-    """Augmentation of the modern track; 1 is mild, 2 strong, 0 none (but for the flip)."""
-    s = strength
-    return Warp(8 * s, 0.12 * s, 0.08 * s, 0.04 * s, 0.08 * s, 0.03 * s, flip=flip)
-
-
 def modern_batches(run: SketchRun, train, device):
     """(seed, step) -> (photos, sketches, category) of a modern step.
 
@@ -176,7 +170,7 @@ def modern_batches(run: SketchRun, train, device):
     aligned, and the network must tell them apart by what is drawn.
     """
     images = train.images.to(device)
-    sampler, own, together = PairSampler(train, run.batch), warp_of(run.jitter, flip=0.0), warp_of(run.warp)
+    sampler, own, together = PairSampler(train, run.batch), Warp.of(run.jitter, flip=0.0), Warp.of(run.warp)
 
     def batches(seed: int, step: int):
         photo, sketch, group = sampler(seed, step)
@@ -242,15 +236,10 @@ def on_canvas(bench: Benchmark, view: SketchInput) -> Benchmark:
     return replace(bench, train=bring(bench.train), query=bring(bench.query), gallery=bring(bench.gallery))
 
 
-def parts_of(bench: Benchmark) -> list[tuple[str, Benchmark]]:
-    """(category, its benchmark) for each category: a gallery never mixes categories."""
-    return [(name, bench.category(name)) for name in bench.categories]
-
-
 def judge(model: Matcher, bench: Benchmark, prepare) -> dict[str, dict]:
     """acc@1, acc@10, mean AP (percent) and every query's rank, per category."""
     out = {}
-    for name, part in parts_of(bench):
+    for name, part in bench.by_category():
         m = evaluate(model, part, prepare)
         out[name] = {
             "acc@1": m.accuracy(1), "acc@10": m.accuracy(10), "mAP": 100 * m.mean_ap,
@@ -294,7 +283,7 @@ def run_sketch(
     seed_everything(run.seed)
     model = build(run).to(device, memory_format=torch.channels_last)
     if run.pretraining:
-        start_pretrained(model, run, bench=bench, root=root, work=work, progress=progress)
+        start_pretrained(model, run.pretraining, bench=bench, root=root, work=work, progress=progress)
     started = time.perf_counter()
     whole = on_canvas(bench or load(run.benchmark, root), run.input)
     bench = whole.with_validation(run.validation, seed=run.seed) if run.validation else whole
@@ -348,98 +337,3 @@ def run_grid(runs: list[SketchRun], *, root=None, folder: str | Path | None = No
     return results.run_missing(runs, lambda run: [run_sketch(run, root=root, work=work, progress=progress)[0]],
                                folder=folder, work=work, leftovers=lambda run: f"{checkpoint_name(run)}-*",
                                mend="give another folder, or move it away")
-
-
-@dataclass(frozen=True)
-class Pretraining:
-    """Our stand-in for the paper's staged pretraining, whose weights and data cannot be had.
-
-    Sketch-a-Net learns to recognise which object a drawing shows, from the training drawings of all categories, edge
-    maps and sketches alike, one class per object (cosine softmax). It sees no test identity, and none that a run of the
-    same ``seed`` and ``validation`` holds out, of one category or of all.
-    """
-
-    benchmark: str = "qmul"
-    seed: int = 0
-    size: int = 141
-    steps: int = 200
-    batch: int = 128
-    lr: float = 1e-3
-    warp: float = 1.0
-    jitter: float = 0.2
-    validation: float = 0.1
-    precision: str = "auto"
-
-
-def never_held_out(bench: Benchmark, fraction: float, seed: int) -> Split:
-    """The training images that no ``with_validation(fraction, seed)`` holds out, of all categories or of one.
-
-    All of them where ``fraction`` is 0.
-    """
-    if not fraction:
-        return bench.train
-    cuts = [part.with_validation(fraction, seed) for part in (bench, *(part for _, part in parts_of(bench)))]
-    return bench.train.where(~np.isin(bench.train.ids, np.concatenate([cut.query.ids for cut in cuts])))
-
-
-def pretrain(
-    plan: Pretraining, path: str | Path, *, bench: Benchmark | None = None, root=None, progress: bool = True
-) -> Path:
-    """Train and write the weights of a Sketch-a-Net (``{"net": state, "plan": ...}``) to ``path``; returns it.
-
-    bench: a benchmark to use instead of ``load(plan.benchmark, root)``. A stopped pretraining goes on where it was.
-    """
-    path, device = Path(path), pick_device()
-    train = never_held_out(bench or load(plan.benchmark, root), plan.validation, plan.seed)
-    seed_everything(plan.seed)
-    model = SketchFusion(taps=(), input_size=plan.size).to(device, memory_format=torch.channels_last)
-    classes, labels = np.unique(train.ids, return_inverse=True)
-    model.classifier = nn.Linear(256, len(classes), bias=False).to(device)
-    view = SketchInput(plan.size)
-    images, labels = view.on_canvas(train.images).to(device), torch.as_tensor(labels, device=device)
-    warp = warp_of(plan.warp)
-
-    def batches(seed: int, step: int):
-        generator = generator_for(seed, step)
-        index = torch.randint(len(images), (plan.batch,), generator=generator).to(device)
-        return view.normalise(warp(images[index], plan.size, generator)), labels[index]
-
-    def objective(model, batch) -> Tensor:
-        feature = model.encode(batch[0])  # unit length
-        logits = 16 * feature @ nn.functional.normalize(model.classifier.weight, dim=1).T
-        return nn.functional.cross_entropy(logits, batch[1])
-
-    config = TrainConfig(plan.steps, plan.lr, "adamw", 0.05, "cosine", seed=plan.seed, precision=plan.precision)
-    partial = path.with_name(f"{path.stem}-{results.digest(asdict(plan) | {'data': train.digest})}.partial")
-    fit(model, batches, objective, config, checkpoint=partial, progress=progress, label=f"pretrain s{plan.seed}")
-    state = {"net": model.net.state_dict(), "plan": asdict(plan)}
-    save_atomically(path, lambda part: torch.save(state, part))
-    for done in (partial, partial.with_suffix(".jsonl")):
-        done.unlink(missing_ok=True)
-    return path
-
-
-def start_pretrained(
-    model: Matcher, run: SketchRun, *, bench: Benchmark | None = None, root=None, work=None, progress: bool = True
-) -> None:
-    """Give a model the weights of its run's pretraining, which is done here unless the folder ``work`` has it."""
-    plan, bench = run.pretraining, bench or load(run.pretraining.benchmark, root)
-    with tempfile.TemporaryDirectory() as passing:
-        mark = results.digest(asdict(plan) | {"data": bench.train.digest})
-        path = Path(work or passing) / f"pretrained-s{plan.seed}-{mark}.pt"
-        if not path.exists():
-            pretrain(plan, path, bench=bench, progress=progress)
-        load_pretrained(model, path)
-
-
-def load_pretrained(model: Matcher, path: str | Path) -> None:
-    """Copy the weights that :func:`pretrain` wrote into ``model.net``."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no pretrained weights; write them with cdimlib.experiments.pretrain")
-    state = torch.load(path, weights_only=True, map_location="cpu")
-    if "net" not in state:
-        raise ValueError(f"{path} was not written by cdimlib.experiments.pretrain")
-    try:
-        model.net.load_state_dict(state["net"])
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit this model (another input size or batch norm?): {error}") from error

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from cdimlib import experiments as ex
-from cdimlib import results
+from cdimlib import pretraining, results
 from cdimlib.csn_experiments import CSNRun
 from cdimlib.data import load
+from cdimlib.pretraining import Pretraining, load_pretrained, never_held_out, pretrain
+from cdimlib.training import fit
 
 TINY = dict(benchmark="toy-shop", size=81, steps=2, batch=4, evaluations=1, validation=0.2)
 
@@ -70,7 +72,7 @@ def test_nothing_held_out_means_all_trained_on_and_the_last_weights(monkeypatch)
     assert [split.digest for split in seen] == [ex.on_canvas(bench, run.input).train.digest]
     assert result["data"]["held_out_images"] == 0 and result["data"]["train_images"] == len(bench.train)
     assert result["curve"]["best_step"] == 2 and result["curve"]["validation"] == []
-    assert ex.never_held_out(bench, 0.0, seed=0) is bench.train
+    assert never_held_out(bench, 0.0, seed=0) is bench.train
     assert "-all" in result["budget"] and "-all" not in replace(run, validation=0.1).budget
     with pytest.raises(ValueError, match=r"validation must lie between 0 and 1 \(got 1.0\)"):
         replace(run, validation=1.0)
@@ -107,28 +109,33 @@ def test_a_grid_resumes_and_refuses_other_settings(tmp_path, monkeypatch):
 
 def test_pretraining_is_loaded_and_a_misfit_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("CDIM_PROFILE", "smoke")
-    path = ex.pretrain(ex.Pretraining("toy-shop", size=81, steps=1, batch=4), tmp_path / "net.pt", progress=False)
+    path = pretrain(Pretraining("toy-shop", size=81, steps=1, batch=4), tmp_path / "net.pt", progress=False)
     model = ex.build(ex.SketchRun("vanilla", "faithful", size=81))
-    ex.load_pretrained(model, path)
+    load_pretrained(model, path)
     state = torch.load(path, weights_only=True)["net"]
     assert torch.equal(model.net.conv5.weight, state["conv5.weight"])
     with pytest.raises(ValueError, match="does not fit"):
-        ex.load_pretrained(ex.build(ex.SketchRun("vanilla", "faithful", size=105)), path)
+        load_pretrained(ex.build(ex.SketchRun("vanilla", "faithful", size=105)), path)
     with pytest.raises(FileNotFoundError, match="pretrain"):
-        ex.load_pretrained(model, tmp_path / "none.pt")
+        load_pretrained(model, tmp_path / "none.pt")
 
 
 def test_a_run_starts_from_its_own_pretraining(tmp_path, monkeypatch):
     """Done once for all rows and categories of a seed, named in the budget, and resumed where it was stopped."""
     monkeypatch.setenv("CDIM_PROFILE", "smoke")
     run = ex.SketchRun("vanilla", "faithful", **{**TINY, "benchmark": "toy-shop/shoes", "init": "pretrained-2x4"})
-    assert run.pretraining == ex.Pretraining("toy-shop", 0, 81, 2, 4, validation=run.validation)
+    assert run.pretraining == Pretraining("toy-shop", 0, 81, 2, 4, validation=run.validation)
     assert run.budget == "pretrained-2x4-81px-2x4" and replace(run, init="random").pretraining is None
     calls, began = [], {}
-    monkeypatch.setattr(ex, "pretrain", lambda plan, path, make=ex.pretrain, **more: (
+    monkeypatch.setattr(pretraining, "pretrain", lambda plan, path, make=pretrain, **more: (
         calls.append(plan.seed), make(plan, path, **more))[1])
-    monkeypatch.setattr(ex, "fit", lambda model, *args, make=ex.fit, **more: (
-        began.setdefault(more["label"], model.state_dict()["net.conv5.weight"].clone()), make(model, *args, **more))[1])
+
+    def noted(model, *args, **more):
+        began.setdefault(more["label"], model.state_dict()["net.conv5.weight"].clone())
+        return fit(model, *args, **more)
+
+    for module in (ex, pretraining):
+        monkeypatch.setattr(module, "fit", noted)
     first, _ = ex.run_sketch(run, work=tmp_path, progress=False)
     ex.run_sketch(replace(run, row="ours", benchmark="toy-shop/chairs"), work=tmp_path, progress=False)
     (path,) = tmp_path.glob("pretrained-*")
@@ -141,8 +148,8 @@ def test_a_run_starts_from_its_own_pretraining(tmp_path, monkeypatch):
 
 
 def test_a_stopped_pretraining_goes_on(tmp_path, monkeypatch):
-    bench, plan = load("toy-shop/shoes", size="tiny"), ex.Pretraining("toy-shop/shoes", size=81, steps=3, batch=4)
-    whole = torch.load(ex.pretrain(plan, tmp_path / "whole.pt", bench=bench, progress=False), weights_only=True)
+    bench, plan = load("toy-shop/shoes", size="tiny"), Pretraining("toy-shop/shoes", size=81, steps=3, batch=4)
+    whole = torch.load(pretrain(plan, tmp_path / "whole.pt", bench=bench, progress=False), weights_only=True)
     done = []
 
     def stopping(model, batches, objective, config, **more):
@@ -153,12 +160,11 @@ def test_a_stopped_pretraining_goes_on(tmp_path, monkeypatch):
             return batches(seed, step)
         return fit(model, batch, objective, replace(config, checkpoint_every=1), **more)
 
-    fit = ex.fit
-    monkeypatch.setattr(ex, "fit", stopping)
+    monkeypatch.setattr(pretraining, "fit", stopping)
     with pytest.raises(KeyboardInterrupt):
-        ex.pretrain(plan, tmp_path / "net.pt", bench=bench, progress=False)
+        pretrain(plan, tmp_path / "net.pt", bench=bench, progress=False)
     assert list(tmp_path.glob("*.partial")) and not (tmp_path / "net.pt").exists()
-    found = torch.load(ex.pretrain(plan, tmp_path / "net.pt", bench=bench, progress=False), weights_only=True)
+    found = torch.load(pretrain(plan, tmp_path / "net.pt", bench=bench, progress=False), weights_only=True)
     assert all(torch.equal(value, found["net"][name]) for name, value in whole["net"].items())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.pt", "whole.pt"]
 
@@ -167,11 +173,11 @@ def test_pretraining_sees_nothing_that_is_held_out_later(monkeypatch):
     """Neither the cut of all categories together nor that of one."""
     monkeypatch.setenv("CDIM_PROFILE", "smoke")
     whole = load("toy-shop")
-    trained = set(ex.never_held_out(whole, 0.1, seed=3).ids.tolist())
-    for bench in (whole, *(part for _, part in ex.parts_of(whole))):
+    trained = set(never_held_out(whole, 0.1, seed=3).ids.tolist())
+    for bench in (whole, *(part for _, part in whole.by_category())):
         cut = bench.with_validation(0.1, seed=3)
         assert trained and not trained & set(cut.query.ids.tolist()) and not trained & set(whole.query.ids.tolist())
-    alone, within = load("toy-shop/chairs").with_validation(0.1, seed=3), dict(ex.parts_of(whole))["chairs"]
+    alone, within = load("toy-shop/chairs").with_validation(0.1, seed=3), dict(whole.by_category())["chairs"]
     assert torch.equal(alone.query.images, within.with_validation(0.1, seed=3).query.images), "loaded alone or not"
 
 

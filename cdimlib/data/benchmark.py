@@ -131,6 +131,10 @@ class Benchmark:
             categories=(name,), note=self.note,
         )
 
+    def by_category(self) -> list[tuple[str, Benchmark]]:
+        """(category, its benchmark) for each category: a gallery never mixes categories."""
+        return [(name, self.category(name)) for name in self.categories]
+
     def with_people(self, count: int) -> Benchmark:
         """With ``count`` of the training identities, drawn at random, always the same ones; all if there are fewer."""
         if count < 1:

@@ -104,6 +104,12 @@ class Warp:
     grid: int = 5
     flip: float = 0.5
 
+    @classmethod
+    def of(cls, strength: float, flip: float = 0.5) -> Warp:
+        """Every amount in proportion to ``strength``: 1 is mild, 2 strong, 0 none (but for the flip)."""
+        s = strength
+        return cls(8 * s, 0.12 * s, 0.08 * s, 0.04 * s, 0.08 * s, 0.03 * s, flip=flip)
+
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Affine matrices [count, 3, 3] (output to input, in units of half the side), bends [count, 2, g, g]."""
 
