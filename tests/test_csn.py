@@ -319,7 +319,7 @@ class TestTraining:
         for step in range(40):
             index, first, second, match = sampler(3, step)
             a, b = index[first], index[second]
-            assert len(match) == 15 and match.sum() == 5 and len(index) == 10
+            assert len(match) == sampler.pairs == 15 and match.sum() == 5 and len(index) == 10
             assert ((split.ids[a] == split.ids[b]) == match).all()
             assert (split.cams[a] != split.cams[b])[match].all()
             assert len(set(split.ids[a])) == 5  # every identity once

@@ -94,14 +94,14 @@ class TestJudge:
 
 class TestRun:
     def test_a_result_and_a_grid_that_resumes(self, tmp_path):
-        run = replace(TINY, also=("toytown-campus",), validation=0.3, evaluations=2)
+        run = replace(TINY, batch=13, also=("toytown-campus",), validation=0.3, evaluations=2)
         folder, work = tmp_path / "results", tmp_path / "work"
         (result,) = csn_experiments.run_grid([run], folder=folder, work=work, progress=False)
-        assert [p.name for p in (folder / PAPER).iterdir()] == ["scratch-L3-toytown-plaza-48x24-2x12-s0.json"]
+        assert [p.name for p in (folder / PAPER).iterdir()] == ["scratch-L3-toytown-plaza-48x24-2x13-s0.json"]
         stored = results.load(PAPER, folder)[0]
         assert stored == json.loads(json.dumps(result)) and not list(work.iterdir())
         assert list(stored["metrics"]) == ["toytown-plaza single-shot", "toytown-campus single-shot"]
-        assert stored["train_pairs"] == 24 and len(stored["curve"]["validation"]) == 2
+        assert stored["train_pairs"] == 2 * 12 and len(stored["curve"]["validation"]) == 2
         assert stored["judged_pairs"] == 12 * 13 * 2  # 12 people, and one image of somebody else in the gallery
         assert csn_experiments.run_grid([run], folder=folder, work=work) == []
         with pytest.raises(ValueError, match="give the run a label"):

@@ -209,6 +209,11 @@ class CrossViewPairSampler:
         self.per_batch = max(2, min(pairs // (1 + negatives), len(self.views)))
 
     @property
+    def pairs(self) -> int:
+        """Pairs of a batch: as many as were asked for, or a few less, so that every match has its mismatches."""
+        return self.per_batch * (1 + self.negatives)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Batches that hold as many matches as the split has (cross-camera pairs of one identity)."""
         return -(-self.matches // self.per_batch)
