@@ -22,7 +22,7 @@ from .data.augment import normalise, shift_or_flip
 from .data.cuhk03 import classic
 from .data.samplers import CrossViewPairSampler, generator_for
 from .models.csn import VARIANTS, ConvSimilarityNet, pair_objective, part_sizes
-from .retrieval import encode, rank_metrics, similarity
+from .retrieval import encode, similarity
 from .retrieval.protocols import judge, single_shot
 from .training import History, TrainConfig, fit, pick_device, seed_everything
 
@@ -144,7 +144,7 @@ def judge_pairs(run: CSNRun, model: nn.Module, bench: Benchmark, *, x_corr: bool
     """Metrics by name, and how many pairs were scored.
 
     On real data the benchmark's name stands for the single-shot protocol, strictly across cameras ("first_rank": of
-    each query that counts, in the gallery of all that were scored). In a toy town it stands for the ordinary protocol,
+    each query that counts, in the first gallery drawn). In a toy town it stands for the ordinary protocol,
     if nothing was left out, and "<name> single-shot" for that. "<name> x-corr" is the other style of single-shot.
     """
     sides = [few(split, shots) for split, shots in zip((bench.query, bench.gallery), run.shots, strict=True)]
@@ -157,11 +157,10 @@ def judge_pairs(run: CSNRun, model: nn.Module, bench: Benchmark, *, x_corr: bool
     asked, out = {bench.name + " single-shot" * town: (block, *labels, "cross-camera")}, {}
     if x_corr:
         asked[f"{bench.name} x-corr"] = (scores, everybody, everybody, None, None, "x-corr")
-    ranks = rank_metrics(block, *labels).first_rank
     for name, (matrix, *marks, style) in asked.items():
         shown = single_shot(matrix, *marks, repeats=run.draws, seed=run.seed, style=style)
         out[name] = {**{f"acc@{k}": shown.accuracy(k) for k in (1, 5, 10, 20)}, "spread@1": 100 * shown.spread[0],
-                     "queries": shown.num_valid, "protocol": shown.protocol, "first_rank": ranks[ranks > 0].tolist()}
+                     "queries": shown.num_valid, "protocol": shown.protocol, "first_rank": shown.first_rank.tolist()}
     if town and run.shots == (0, 0):
         out[bench.name] = judge(block, *((None, s.ids, s.cams) for s in sides))
     return out, scores.numel()

@@ -298,7 +298,8 @@ def gain(
 
     dataset: a key of ``metrics``, or None for the queries of all of them together.
     Paired bootstrap: runs are paired by seed and resampled, and within them the queries are resampled (the same
-    queries for both rows), so the interval covers both the choice of test objects and the luck of training.
+    queries for both rows), so the interval covers both the choice of test objects and the luck of training. All runs
+    share a sample of queries, unless each has queries of its own: random splits, which the data's note numbers.
     """
     pairs = [(a, b) for a in better for b in base if a["seed"] == b["seed"]]
     if not pairs:
@@ -310,7 +311,8 @@ def gain(
         return ((ranks > 0) & (ranks <= k)).astype(float)
 
     difference = [hit(a) - hit(b) for a, b in pairs]  # seeds x [queries]
-    same = len({len(part) for part in difference}) == 1  # random splits have queries of their own
+    splits = {tuple(re.findall(r"split (\d+)", a.get("data", {}).get("note") or "")) for a, _ in pairs}
+    same = len({len(part) for part in difference}) == len(splits) == 1
     rng = np.random.default_rng(seed)
     s = rng.integers(len(pairs), size=(samples, len(pairs)))
     q = rng.integers(len(difference[0]), size=(samples, len(difference[0])))

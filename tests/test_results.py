@@ -113,6 +113,20 @@ def test_gain_over_splits_of_different_sizes():
     assert mean == pytest.approx(70) and 20 < low < 70 < high <= 100
 
 
+def test_gain_over_splits_of_one_size():
+    """Query 3 of one split has nothing to do with query 3 of another, though each split has a hundred."""
+    rng = np.random.default_rng(2)
+    base = [make("vanilla", s, [2] * 100) for s in range(4)]
+    better = [make("ours", s, np.where(np.arange(100) < 30, 1, 2)) for s in range(4)]  # the same 30 queries every time
+    together = results.gain(better, base, "shoes")
+    for s, run in enumerate(better):
+        run["data"] = {**run["data"], "note": f"VIPeR, random split {s}, cam_a against cam_b"}
+    apart = results.gain(better, base, "shoes")
+    own = [np.mean([rng.choice(100, 100) < 30 for _ in range(4)]) for _ in range(2000)]  # each split resampled alone
+    assert np.allclose(apart[1:], 100 * np.percentile(own, [2.5, 97.5]), atol=1)
+    assert together[0] == apart[0] == pytest.approx(30) and together[2] - together[1] > 1.7 * (apart[2] - apart[1])
+
+
 def test_gain_of_a_row_over_itself_is_nothing():
     runs = [make(seed=s, ranks=(1, 2, 3)) for s in range(2)]
     assert results.gain(runs, runs, None) == (0.0, 0.0, 0.0)

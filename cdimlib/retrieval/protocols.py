@@ -21,13 +21,15 @@ STYLES = ("cross-camera", "x-corr")
 @dataclass(frozen=True)
 class SingleShot:
     """cmc: float array [I], mean over the galleries drawn (I identities); spread [I]: standard deviation over them;
-    num_valid: queries that count; protocol: what was done, for captions.
+    num_valid: queries that count; protocol: what was done, for captions. first_rank: int array [num_valid], where each
+    of these queries found its match in the first of the galleries drawn.
     """
 
     cmc: np.ndarray
     spread: np.ndarray
     num_valid: int
     protocol: str
+    first_rank: np.ndarray
 
     def accuracy(self, k: int) -> float:
         """acc.@k in percent, k from 1."""
@@ -50,6 +52,8 @@ def single_shot(
     camera too. That is easier; never put the two in one column. Both sides must be the same images in the same order
     (join query and gallery first); cameras are not used.
 
+    With one image of each identity (and style "cross-camera") there is nothing to draw: the one gallery is judged once.
+
     Raises ValueError where no query is left (and says which rule dropped how many), or no cameras are given.
     """
     if style not in STYLES or repeats < 1:
@@ -68,7 +72,8 @@ def single_shot(
         query_cams, gallery_cams = labels_of(query_cams), labels_of(gallery_cams)
         possible = rank_metrics(scores, query_ids, gallery_ids, query_cams, gallery_cams).first_rank > 0  # or it raises
     rng, people, results = np.random.default_rng(seed), np.unique(gallery_ids), []
-    for _ in range(repeats):
+    only = style == "cross-camera" and len(people) == len(gallery_ids)  # nothing to draw
+    for _ in range(1 if only else repeats):
         order = rng.permutation(len(gallery_ids))
         drawn = order[np.unique(gallery_ids[order], return_index=True)[1]]  # of each identity the first in that order
         if style == "x-corr":
@@ -82,8 +87,9 @@ def single_shot(
             others = (gallery_ids[order] == query_ids[q]) & (gallery_cams[order] != query_cams[q])
             picked[row, own[row]] = scores[q, order[others][0]]
         results.append(rank_metrics(picked, query_ids[asked], people))
-    curves, label = np.stack([r.cmc for r in results]), f"single-shot, {style}, mean of {repeats} galleries"
-    return SingleShot(curves.mean(axis=0), curves.std(axis=0), results[0].num_valid, label)  # curves: [repeats, I]
+    curves, first = np.stack([r.cmc for r in results]), results[0]  # curves: [repeats, I]
+    label = f"single-shot, {style}, " + ("one image of each identity" if only else f"mean of {repeats} galleries")
+    return SingleShot(curves.mean(axis=0), curves.std(axis=0), first.num_valid, label, first.first_rank)
 
 
 def multi_query(features, ids, cams) -> tuple[Tensor, np.ndarray, np.ndarray]:
