@@ -248,5 +248,5 @@ def measure(run: LadderRun, *, root=None, **options) -> dict:
     started, bench = time.perf_counter(), run.load(run.benchmark, root)
     matcher, *_ = train(replace(run, epochs=1e-9), bench, progress=False)
     found = costs(matcher, bench.train.images.shape[2:], **options)
-    return {**run.stub, "track": "costs", "metrics": {}, "costs": found,
+    return {**run.stub, "track": "costs", "metrics": {}, "costs": found, "processor": results.processor(),
             "wall_seconds": round(time.perf_counter() - started, 1), **results.machine()}  # fmt: skip

@@ -19,10 +19,15 @@ RUNGS = {"": "alone", "+rerank": "re-ranked", "+tlift": "lifted", "+rerank+tlift
 
 
 def cost_table(runs: list[dict]) -> pd.DataFrame:
-    """Row x (encode_ms, pair_us, bytes, parameters), from results of :func:`cdimlib.ladder.measure`; nan if missing."""
+    """Row x (encode_ms, pair_us, bytes, parameters), from results of :func:`cdimlib.ladder.measure`; nan if missing.
+
+    ``attrs["measured"]``: the processors on which they were measured, by name.
+    """
     names = ["encode_ms", "pair_us", "bytes", "parameters"]
     found = {r["row"]: {name: r["costs"][name] for name in names} for r in runs}
-    return pd.DataFrame(found, names).T.reindex(list(ROWS)).astype(float)
+    frame = pd.DataFrame(found, names).T.reindex(list(ROWS)).astype(float)
+    frame.attrs["measured"] = sorted({r["processor"] for r in runs if "processor" in r})
+    return frame
 
 
 def points(runs: list[dict], k: int = K[1]) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import re
 import subprocess
@@ -70,6 +71,16 @@ def machine(device: torch.device | str = "cpu", precision: str = "auto") -> dict
                 "python": platform.python_version()}
     return {"device": name, "precision": precision_on(device, precision), "versions": versions, "commit": COMMIT,
             "date": datetime.now(UTC).date().isoformat()}
+
+
+def processor() -> str:
+    """This machine's processor in words, with its cores: what seconds depend on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores"
 
 
 def peak_memory(device: torch.device) -> float | None:

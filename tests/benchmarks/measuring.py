@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import platform
 import time
 import tracemalloc
 from pathlib import Path
@@ -28,13 +27,7 @@ TABLES = []  # of the module at work
 
 def machine() -> str:
     """The machine in words."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    gpu = f"; {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{name}, {os.cpu_count()} cores{gpu}"
+    return results.processor() + (f"; {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "")
 
 
 def write(path: Path) -> None:
