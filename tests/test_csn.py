@@ -187,6 +187,14 @@ class TestNet:
             alone = net.score(whole[:1], whole[2:3])
             torch.testing.assert_close(alone, net.score(whole, whole)[:1, 2:3], rtol=1e-4, atol=1e-4)
 
+    def test_one_pair_to_learn_from(self):
+        """Two images, one pair: batch statistics come from the maps' cells, gradients are finite."""
+        net = shake(ConvSimilarityNet(size=SMALL)).train()
+        first, second = torch.tensor([0]), torch.tensor([1])
+        pair_objective(net, (people(2), first, second, torch.tensor([True]))).backward()
+        gradients = [p.grad for p in net.parameters()]
+        assert all(g is not None and g.isfinite().all() for g in gradients) and any(g.abs().max() > 0 for g in gradients)
+
     def test_goes_through_the_search(self):
         net = shake(ConvSimilarityNet((3,), size=SMALL)).train()
         images = torch.randint(256, (5, 3, *SMALL), dtype=torch.uint8)
@@ -232,6 +240,7 @@ class TestNet:
             (lambda: ConvSimilarityNet().encode(torch.zeros(1, 1, 160, 60)), r"images are \[1, 1, 160, 60\]"),
             (lambda: ConvSimilarityNet((3,)).score(torch.zeros(1, 7), torch.zeros(1, 7)), "features have 7 numbers"),
             (lambda: ConvSimilarityNet().score(torch.zeros(0, 7), torch.zeros(1, 7)), "nothing to score: 0 queries"),
+            (lambda: ConvSimilarityNet().score(torch.zeros(1, 7), torch.zeros(0, 7)), "1 queries, 0 gallery images"),
         ],
     )
     def test_errors(self, wrong, message):
