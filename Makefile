@@ -43,7 +43,6 @@ test-library: $(STAMP) ## the library, the commands, the project's files
 test-notebooks: export CDIM_PROFILE = smoke
 test-notebooks: $(STAMP) ## every notebook, executed by nbval in the smoke profile; smoke-book renders what they put out
 	$(if $(NOTEBOOKS),,$(error there is no notebook below book/))
-	@rm -rf book/experiments/runs  # so that no result of an earlier run is taken for a new one
 	$(PY) tools/check_notebooks.py --timeout $(CELL_TIMEOUT) --book _build/smoke $(NOTEBOOKS)
 
 test-book: smoke-book ## the book's structure, and the rendered pages in a browser

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from . import results
-from .data import Benchmark, Split, at_hand, load
+from .data import Benchmark, Split, at_hand, load, to_judge
 from .data.augment import normalise, shift_or_flip
 from .data.cuhk03 import classic
 from .data.samplers import CrossViewPairSampler, generator_for
@@ -209,7 +209,8 @@ def run_csn(
     bench = bench.with_people(run.people) if run.people else bench
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    places = [bench, *(open_benchmark(run, name, root) for name in run.also)]  # what is not there is missed at once
+    # what is not there is missed before the training
+    places = to_judge([bench, *(open_benchmark(run, name, root) for name in run.also)])
     model, history = train_csn(run, bench, work=work, progress=progress)
     judging = time.perf_counter()
     found = [judge_pairs(run, model, place, x_corr=run.x_corr) for place in places]

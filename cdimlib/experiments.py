@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import results
+from . import by_profile, results
 from .data import Benchmark, load
 from .data.samplers import PairSampler, TripletSampler, generator_for
 from .data.transforms import SketchInput, Warp, random_crop_flip, wear
@@ -124,11 +124,17 @@ class SketchRun:
         return SketchInput(self.size) if self.track == "faithful" else SketchInput(self.size, scale=1 / 255, fit=True)
 
     @property
+    def world(self) -> str:
+        """How large a toy shop is drawn: "tiny", "demo" or "full", by the profile; "" for other data."""
+        return by_profile("tiny", "demo", "full") if self.benchmark.startswith("toy-shop") else ""
+
+    @property
     def budget(self) -> str:
+        world = f"{self.world}-" if self.world else ""
         start = "" if self.init == "random" else f"{self.init}-"
         whole = "" if self.validation else "-all"
         asked = "" if self.precision == "auto" else f"-{self.precision}"
-        return f"{start}{self.size}px-{self.steps}x{self.batch}{whole}{asked}"
+        return f"{world}{start}{self.size}px-{self.steps}x{self.batch}{whole}{asked}"
 
     @property
     def settings(self) -> dict:
@@ -223,9 +229,10 @@ def faithful_objective(run: SketchRun):
         anchor, positive, negative = model.encode(torch.cat(batch)).chunk(3)
         if not hasattr(model, "pair_energy"):
             return triplet(anchor, positive, negative, margin=run.margin, squared=run.squared)
-        near, far = (model.pair_energy(anchor, photo).clamp_min(1e-12) for photo in (positive, negative))
-        near, far = (near, far) if run.squared else (near.sqrt(), far.sqrt())
-        return torch.relu(run.margin + near - far).mean() + PENALTY * model.penalty()
+        with torch.autocast(anchor.device.type, enabled=False):  # near and far differ by less than steps of bf16
+            near, far = (model.pair_energy(anchor, photo).clamp_min(1e-12) for photo in (positive, negative))
+            near, far = (near, far) if run.squared else (near.sqrt(), far.sqrt())
+            return torch.relu(run.margin + near - far).mean() + PENALTY * model.penalty()
 
     return objective
 

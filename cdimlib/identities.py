@@ -15,6 +15,7 @@ from .data.samplers import IdentitySampler, PlainSampler, generator_for
 from .losses import ranking_hinge
 from .models.fmn import FeatureMaskNet
 from .models.midlevel import PersonFusion
+from .training import read_checkpoint
 
 
 def resident_batches(
@@ -68,7 +69,7 @@ def load_trained(model: nn.Module, checkpoint: str | Path) -> None:
     """
     if not Path(checkpoint).is_file():
         raise FileNotFoundError(f"{checkpoint} does not exist: train first, with checkpoint= or work= set to keep it")
-    state = torch.load(checkpoint, weights_only=True, map_location="cpu")
+    state = read_checkpoint(checkpoint)
     if not isinstance(state, dict) or not {"model", "best"} <= state.keys():
         raise ValueError(f"{checkpoint} is not a checkpoint of cdimlib.training.fit")
     state, own = state["best"] or state["model"], model.state_dict()

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from . import baselines, csn_experiments, people_experiments, qaconv_experiments, results
-from .data import Benchmark
+from .data import Benchmark, to_judge
 from .data.augment import normalise
 from .models.colour import ColourTexture, PairMetric
 from .models.csn import ConvSimilarityNet
@@ -173,8 +173,8 @@ def run_ladder(run: LadderRun, *, root=None, work=None, progress: bool = True) -
     """Train and judge one row -> its result. Test splits are looked at once, with the last weights."""
     started, bench = time.perf_counter(), run.load(run.benchmark, root)
     bench = bench.with_validation(run.validation, seed=run.seed) if run.validation else bench
+    places = to_judge([bench] if run.validation else [bench, *(run.load(name, root) for name in run.also)])
     matcher, prepare, images = train(run, bench, work=work, progress=progress)
-    places = [bench] if run.validation else [bench, *(run.load(name, root) for name in run.also)]
     metrics, every = {}, run.every if run.row in csn_experiments.VARIANTS else 1
     for place in places:  # the calibration is learned where the matcher was
         metrics |= climb(matcher, prepare, replace(place, train=bench.train), every=every)

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from . import results
-from .data import Benchmark
+from .data import Benchmark, to_judge
 from .distributed import encode, fit, once, resident_batches, settings, similarity, size
 from .identities import identity_objective, mask_objective
 from .models.fmn import GlobalPair, descriptor
@@ -167,11 +167,12 @@ def run_person(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     others = [run.load(words, root) for words in run.also]  # what is not there is missed before the training
+    places = to_judge([bench, *others])
     model, histories = train_person(run, bench, work=work, progress=progress)
-    rows, last = judge_rows(run, model, bench), histories[-1]
-    for other in others:
-        for row, metrics in judge_rows(run, model, other).items():
-            rows[row] |= metrics
+    rows, last = {}, histories[-1]
+    for place in places:
+        for row, metrics in judge_rows(run, model, place).items():
+            rows.setdefault(row, {}).update(metrics)
     data, net = (sum(getattr(h, name) for h in histories) for name in ("data_seconds", "model_seconds"))
     common = {
         **run.stub,

@@ -16,7 +16,7 @@ from .data.samplers import generator_for
 from .data.transforms import SketchInput, Warp
 from .models.matcher import Matcher
 from .models.midlevel import SketchFusion
-from .training import TrainConfig, fit, pick_device, save_atomically, seed_everything
+from .training import TrainConfig, fit, pick_device, read_checkpoint, save_atomically, seed_everything
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ def load_pretrained(model: Matcher, path: str | Path) -> None:
     """Copy the weights that :func:`pretrain` wrote into ``model.net``."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no pretrained weights; write them with cdimlib.pretraining.pretrain")
-    state = torch.load(path, weights_only=True, map_location="cpu")
-    if "net" not in state:
+    state = read_checkpoint(path)
+    if not isinstance(state, dict) or "net" not in state:
         raise ValueError(f"{path} was not written by cdimlib.pretraining.pretrain")
     try:
         model.net.load_state_dict(state["net"])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import distributed as dd
 from . import results
-from .data import Benchmark, load, option, words_of
+from .data import Benchmark, load, option, to_judge, words_of
 from .data.augment import IMAGENET_MEAN, IMAGENET_STD, PersonInput, random_block
 from .distributed import encode, fit, once, resident_batches, settings, similarity
 from .models.qaconv import Classifier, ClassMemory, PooledMaps, QAConv
@@ -234,7 +234,7 @@ def run_match(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     targets = list(benches or (load_for(run, name, root) for name in (run.benchmark, *run.also)))
-    bench, rows = targets[0], {}
+    bench, targets, rows = targets[0], to_judge(targets), {}
     model, history = train_match(run, bench, work=work, progress=progress)
     for target in targets + ([bench.with_validation(run.validation, seed=run.seed)] if run.validation else []):
         for row, metrics in judge_rows(run, model.matcher, target).items():

@@ -257,7 +257,11 @@ def first_row(benchmark: str, folder=None) -> list[dict]:
     """Results of colours and textures with a learned metric, learned and tested on a set of people: the first row of
     its tables, by which a network that has learned less than that can be told."""
     found = load("people", folder, row="colour-texture-metric", track="classical")
-    return [r for r in found if r["data"]["name"] == benchmark]
+    found = [r for r in found if r["data"]["name"] == benchmark]
+    if len(budgets := {r["budget"] for r in found}) > 1:
+        raise ValueError(f"colours and textures were measured on {benchmark} under several budgets "
+                         f"({', '.join(sorted(budgets))}): keep one of them in {folder or ROOT / 'results'}/people")
+    return found
 
 
 def bench(start: str) -> pd.DataFrame:
@@ -310,18 +314,21 @@ def gain(
     dataset: a key of ``metrics``, or None for the queries of all of them together.
     Paired bootstrap: runs are paired by seed and resampled, and within them the queries are resampled (the same
     queries for both rows), so the interval covers both the choice of test objects and the luck of training. All runs
-    share a sample of queries, unless each has queries of its own: random splits, which the data's note numbers.
+    share a sample of queries, unless each has queries of its own: random splits, which the data's note numbers. Queries
+    that both rows skip (no match by another camera, ``first_rank`` 0) do not count.
     """
     pairs = [(a, b) for a in better for b in base if a["seed"] == b["seed"]]
     if not pairs:
         raise ValueError("the two rows share no seed: nothing to pair")
 
-    def hit(result):
+    def ranks(result):
         chosen = [dataset] if dataset else sorted(result["metrics"])
-        ranks = np.concatenate([result["metrics"][name]["first_rank"] for name in chosen])
-        return ((ranks > 0) & (ranks <= k)).astype(float)
+        return np.concatenate([result["metrics"][name]["first_rank"] for name in chosen])
 
-    difference = [hit(a) - hit(b) for a, b in pairs]  # seeds x [queries]
+    difference = []  # seeds x [queries]
+    for a, b in (map(ranks, pair) for pair in pairs):
+        hits = [((r > 0) & (r <= k)).astype(float)[(a > 0) | (b > 0)] for r in (a, b)]  # 0: skipped by both
+        difference.append(hits[0] - hits[1])
     splits = {tuple(re.findall(r"split (\d+)", a.get("data", {}).get("note") or "")) for a, _ in pairs}
     same = len({len(part) for part in difference}) == len(splits) == 1
     rng = np.random.default_rng(seed)

@@ -25,7 +25,8 @@ PAUSE = 60.0  # seconds without an image of a person by a camera, after which an
 def market_table(names: str | Path) -> pd.DataFrame:
     """Market-1501, from a folder of images or a text file with a name first on each line; "doubled": official clock."""
     path = Path(names)
-    lines = path.iterdir() if path.is_dir() else (line.split()[0] for line in path.read_text().splitlines() if line)
+    written = [] if path.is_dir() else filter(str.strip, path.read_text().splitlines())
+    lines = path.iterdir() if path.is_dir() else (line.split()[0] for line in written)
     table = parse("market1501", sorted(map(str, lines))).query("id >= 0")  # no junk
     each = (table.cam, table.session, table.frame)
     table = table.assign(time=market_seconds(*each), doubled=market_seconds(*each, official_offsets=True))

@@ -264,12 +264,17 @@ def _save(path, model, optimizer, history, config, step, best) -> None:
     save_atomically(path.with_suffix(".jsonl"), lambda part: part.write_text("".join(lines)))
 
 
-def _resume(path, model, optimizer, history, config):
+def read_checkpoint(path: str | Path):
+    """What a file of ``torch.save`` holds, on the CPU; ValueError that names the file where it is none, or broken."""
     try:
-        state = torch.load(path, weights_only=True, map_location="cpu")  # Adam's counters are slow on a GPU
+        return torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:
         what = type(error).__name__  # torch's own text is long, and advises to load the file unsafely
         raise ValueError(f"{path} cannot be read as a checkpoint ({what}): delete it to start again") from error
+
+
+def _resume(path, model, optimizer, history, config):
+    state = read_checkpoint(path)  # on the CPU: Adam's counters are slow on a GPU
     if not isinstance(state, dict) or not state.keys() >= CHECKPOINT:
         raise ValueError(f"{path} is not a checkpoint that fit() wrote: use another checkpoint file or delete it")
     other = {k: v for k, v in state["config"].items() if v != getattr(config, k, None) and k != "checkpoint_every"}

@@ -13,6 +13,7 @@ from skimage.feature import hog
 from cdimlib import baselines, results
 from cdimlib.data import PHOTO, SKETCH, Benchmark, Split
 from cdimlib.models.classical import DeepFeatures, DenseHOG, HOGBoW, RankSVM
+from cdimlib.models.colour import PairMetric
 from cdimlib.models.matcher import VectorMatcher
 from cdimlib.models.sketchanet import SketchANet
 from cdimlib.retrieval import encode, evaluate, rank_folders, rank_metrics, similarity
@@ -298,3 +299,26 @@ def test_runner_errors():
         baselines.run_classical("sift", "drawings", 0, bench)
     with pytest.raises(ValueError, match="need net="):
         baselines.run_classical("isn-deep", "drawings", 0, bench)
+
+
+def test_what_is_fitted_can_be_saved_and_loaded():
+    """The learned tensors come back into a matcher that has not learned anything, also inside another module."""
+    torch.manual_seed(0)
+    features, ids, cams = torch.randn(40, 12), np.arange(40) // 4, np.arange(40) % 2
+    fitted = PairMetric(VectorMatcher(), dims=5).fit(features, ids, cams)
+    ranker = RankSVM(VectorMatcher()).fit(*torch.rand(3, 20, 12))
+    words = HOGBoW(words=3)
+    words.vocabulary = torch.rand(3, 7)
+    for learned, fresh in ((fitted, PairMetric(VectorMatcher(), dims=5)), (ranker, RankSVM(VectorMatcher())),
+                           (words, HOGBoW(words=3))):  # fmt: skip
+        outer = torch.nn.ModuleList([fresh])
+        outer.load_state_dict({f"0.{name}": value for name, value in learned.state_dict().items()})
+        assert learned.state_dict().keys() == fresh.state_dict().keys() != set()
+        assert all(torch.equal(value, fresh.state_dict()[name]) for name, value in learned.state_dict().items())
+    assert torch.equal(fitted.project(features), fresh_project(fitted, features))
+
+
+def fresh_project(fitted, features):
+    again = PairMetric(VectorMatcher(), dims=5)
+    again.load_state_dict(fitted.state_dict())
+    return again.project(features)

@@ -245,3 +245,11 @@ def test_nothing_is_chosen_by_the_test_set():
     runs = [baselines.run_people("colour-texture-metric", 0, baselines.Encoder(b)) for b in (bench, spoilt)]
     assert runs[0]["config"] == runs[1]["config"]
     assert runs[0]["metrics"]["flags"]["mAP"] > runs[1]["metrics"]["flags"]["mAP"]
+
+
+def test_images_from_0_to_1_are_refused():
+    """All of them would be nearly black."""
+    images = people(2, shots=1).images
+    with pytest.raises(ValueError, match="multiply them by 255"):
+        ColourTexture().encode(images / 255)
+    assert ColourTexture().encode(torch.zeros(1, 3, 12, 6)).isfinite().all()  # black is black by any scale

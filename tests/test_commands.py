@@ -358,7 +358,8 @@ def test_notebooks_survive_a_rewrite_unchanged(root):
 
 def test_notebooks_are_checked_side_by_side_and_a_failure_is_shown(tmp_path, capsys):
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    for name, source in {"good": "import os; assert os.environ['OMP_NUM_THREADS'] == '3'", "bad": "1 / 0"}.items():
+    good = "import os; assert os.environ['OMP_NUM_THREADS'] == '3'; open('mine', 'w')"
+    for name, source in {"good": good, "bad": "1 / 0"}.items():
         cells = [nbformat.v4.new_code_cell(source)]
         nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / f"{name}.ipynb")
     with pytest.MonkeyPatch.context() as patch:
@@ -366,6 +367,7 @@ def test_notebooks_are_checked_side_by_side_and_a_failure_is_shown(tmp_path, cap
         assert check_notebooks.main([str(tmp_path / "good.ipynb"), "--jobs", "2"]) == 0
         assert check_notebooks.main([str(tmp_path / "good.ipynb"), str(tmp_path / "bad.ipynb"), "--jobs", "2"]) == 1
     said = capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.ipynb", "good.ipynb"], "nothing beside them"
     assert "good.ipynb: 1 passed" in said and "ZeroDivisionError" in said
     assert f"1 of 2 notebooks run\nFAILED {tmp_path / 'bad.ipynb'}" in said
     with pytest.raises(SystemExit):

@@ -465,6 +465,15 @@ class TestCommand:
         assert train_distributed.main([str(notebook), *words]) == 2
         assert message in capsys.readouterr().err
 
+    def test_an_error_of_another_process_is_said_too(self, notebook, capsys, monkeypatch):
+        """Only process 3 knows that there is no third GPU."""
+        import train_distributed
+
+        monkeypatch.setenv("RANK", "3")
+        assert train_distributed.main([str(notebook), "-p", "epoch", "3"]) == 2
+        said = capsys.readouterr()
+        assert "train_distributed (process 3):" in said.err and "no parameter 'epoch'" in said.err and not said.out
+
     @pytest.mark.parametrize(("name", "message"), [
         ("book/experiments/nothing.ipynb", "there is no notebook"),
         ("book/experiments/multilevel.ipynb", "trains in one process only"),

@@ -125,7 +125,7 @@ def test_a_run_starts_from_its_own_pretraining(tmp_path, monkeypatch):
     monkeypatch.setenv("CDIM_PROFILE", "smoke")
     run = ex.SketchRun("vanilla", "faithful", **{**TINY, "benchmark": "toy-shop/shoes", "init": "pretrained-2x4"})
     assert run.pretraining == Pretraining("toy-shop", 0, 81, 2, 4, validation=run.validation)
-    assert run.budget == "pretrained-2x4-81px-2x4" and replace(run, init="random").pretraining is None
+    assert run.budget == "tiny-pretrained-2x4-81px-2x4" and replace(run, init="random").pretraining is None
     calls, began = [], {}
     monkeypatch.setattr(pretraining, "pretrain", lambda plan, path, make=pretrain, **more: (
         calls.append(plan.seed), make(plan, path, **more))[1])
@@ -239,3 +239,26 @@ def test_precision_is_that_of_training():
     assert (plain["precision"], half["precision"]) == ("fp32", "bf16")
     one, other = plain["curve"]["loss"], half["curve"]["loss"]
     assert one != other and one[0] == pytest.approx(other[0], rel=0.02)
+
+
+def test_a_result_says_how_large_a_toy_shop_was(monkeypatch):
+    """Else one of a small profile would be taken for one of the full profile, and nothing be trained."""
+    run, names = ex.SketchRun("vanilla", benchmark="toy-shop"), set()
+    for name in ("smoke", "demo", "full"):
+        monkeypatch.setenv("CDIM_PROFILE", name)
+        names.add(results.path_of(run.stub, ".").name)
+    assert names == {f"modern-vanilla-toy-shop-{world}-141px-200x48-s0.json" for world in ("tiny", "demo", "full")}
+    assert replace(run, benchmark="qmul").budget == "141px-200x48"
+
+
+def test_dssa_compares_in_single_precision(monkeypatch):
+    """Near and far energies differ by less than what bf16 can tell apart."""
+    monkeypatch.setenv("CDIM_PROFILE", "smoke")
+    run = ex.SketchRun("dssa", "faithful", "toy-shop/shoes", size=81, batch=4)
+    model, seen = ex.build(run), []
+    monkeypatch.setattr(model, "pair_energy", lambda a, b, own=model.pair_energy: (
+        seen.append((own(a, b).dtype, (a @ b.T).dtype)), own(a, b))[1])
+    batch = ex.faithful_batches(run, ex.on_canvas(load("toy-shop/shoes"), run.input), torch.device("cpu"))(0, 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        ex.faithful_objective(run)(model, batch)
+    assert seen == [(torch.float32, torch.float32)] * 2

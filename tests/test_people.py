@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
 
-from cdimlib.data import DataNotFound, at_hand, load, names, people
+from cdimlib.data import DataNotFound, at_hand, load, names, people, to_judge
 from cdimlib.data.cuhk03 import read_raw
 from cdimlib.data.people import DUKE_OFFSETS, duke_seconds, market_seconds, parse, read_photo, read_photos
 from cdimlib.models.matcher import VectorMatcher
@@ -529,6 +529,21 @@ class TestRandPerson:
         with pytest.raises(ValueError, match=r"'randperson' has 0 queries and 0 gallery images.* with_validation\(\)"):
             evaluate(Mean(), bench)
         assert evaluate(Mean(), bench.with_validation(0.5)).num_valid == 2
+
+    @pytest.mark.parametrize("kind", ["person", "match"])
+    def test_nothing_to_test_on_is_said_before_the_training(self, randperson, kind, monkeypatch):
+        """And what has no test images is trained on, and judged elsewhere."""
+        from cdimlib import people_experiments, qaconv_experiments
+
+        module = {"person": people_experiments, "match": qaconv_experiments}[kind]
+        monkeypatch.setattr(module, f"train_{kind}", lambda *_, **__: pytest.fail("it was trained"))
+        bench, town = small("randperson", randperson), load("toytown-plaza", size="tiny", pixels=(32, 24))
+        assert [b.name for b in to_judge([bench, town])] == ["toytown-plaza"]
+        with pytest.raises(ValueError, match="nothing to test on: no queries or no gallery in 'randperson'"):
+            if kind == "person":
+                module.run_person(module.PersonRun("vanilla", "randperson"), bench=bench)
+            else:
+                module.run_match(module.MatchRun("qaconv", "randperson"), benches=[bench])
 
     def test_published_counts_and_scenes(self, randperson):
         with pytest.warns(UserWarning, match=r"train has 8 images, published are 132,145; .* published are 19\. "):

@@ -223,6 +223,10 @@ class TestTraining:
         torch.save([1], tmp_path / "list.pt")
         with pytest.raises(ValueError, match="is not a checkpoint"):
             load_trained(copy, tmp_path / "list.pt")
+        for broken in (b"no weights", path.read_bytes()[:1000]):
+            (tmp_path / "broken.pt").write_bytes(broken)
+            with pytest.raises(ValueError, match=r"broken\.pt cannot be read as a checkpoint"):
+                load_trained(copy, tmp_path / "broken.pt")
 
 
 class TestRuns:

@@ -123,6 +123,8 @@ def test_unit_names_go_past_z():
 def test_errors_list_what_there_is():
     with pytest.raises(ValueError, match=r"unknown tap 'res9': choose from res1, pool1, res2a, .*res5"):
         Backbone("resnet18", taps="res9")
+    with pytest.raises(ValueError, match="a backbone needs a tap: one or more of"):
+        Backbone("resnet18", taps=())
     with pytest.raises(ValueError, match=r"'res5' is not in this part of resnet18, which holds res1, .*res4$"):
         Backbone("resnet18", taps="res4").stages(torch.zeros(1, 3, 32, 32), "res5")
     with pytest.raises(ValueError, match="not in this part of resnet18"):

@@ -249,3 +249,19 @@ def test_the_commit_is_that_of_this_library(tmp_path, monkeypatch):
     assert results._commit(tmp_path) == f"{head}-dirty"
     monkeypatch.setattr(results, "ROOT", tmp_path)  # installed: the checkout around it is not its own
     assert results._commit(tmp_path) == "unknown"
+
+
+def test_gain_leaves_out_what_both_rows_skip():
+    """A query without a match by another camera counts in neither accuracy, nor in their difference."""
+    better, base = make("ours", 0, [1, 1, 0, 0]), make("vanilla", 0, [1, 2, 0, 0])
+    assert results.gain([better], [base], "shoes")[0] == pytest.approx(50)
+    assert results.gain([make("ours", 0, [1, 1, 1, 0])], [base], "shoes")[0] == pytest.approx(100 * 2 / 3)
+
+
+def test_the_first_row_is_of_one_budget(tmp_path):
+    for budget in ("demo-128x64", "full-128x64"):
+        run = make("colour-texture-metric", 0, [1], paper="people", track="classical", budget=budget)
+        results.save(run | {"data": {"name": "toytown-plaza"}}, tmp_path)
+    with pytest.raises(ValueError, match="several budgets .demo-128x64, full-128x64.: keep one"):
+        results.first_row("toytown-plaza", tmp_path)
+    assert results.first_row("toytown-campus", tmp_path) == []

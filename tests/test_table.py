@@ -177,6 +177,7 @@ def test_the_folder_may_be_elsewhere(folder, tmp_path_factory):
         (changed(2, "1.5", ""), "row 2: time is missing"),
         (changed(2, "mug", ""), "row 2: category is missing"),
         (changed(3, "a1.png", "a0.png"), "row 3: a0.png is listed already in row 2: keep one of the two"),
+        (changed(3, "a1.png", "./a0.png"), "row 3: ./a0.png is listed already in row 2: keep one of the two"),
         (changed(2, "mug", "mug,blue"), "row 2: more fields than columns"),
         (changed(5, "bert", "dora"), "row 5: query 'dora' has no match in the gallery"),
         (changed(5, ",1,", ",0,"), "row 5: query 'bert' has a match in the gallery only under its own camera 0"),

@@ -33,7 +33,7 @@ def town(couples=12, cameras=3, shots=3, seed=0):
 def test_market_table_reads_a_list_and_a_folder(tmp_path):
     names = ["0002_c1s1_000050_01.jpg", "0002_c1s2_000025_01.jpg", "0002_c1s3_000025_00.jpg",
              "0007_c2s1_000100_01.jpg", "0000_c1s1_000075_01.jpg", "-1_c1s1_000080_01.jpg"]
-    (tmp_path / "names.txt").write_text("".join(f"bounding_box_train/{n} 3\n" for n in names))
+    (tmp_path / "names.txt").write_text("".join(f"bounding_box_train/{n} 3\n" for n in names) + "  \n\n")
     folder = tmp_path / "images"
     folder.mkdir()
     for name in names:

@@ -216,6 +216,8 @@ def test_occlusion_and_ink():
         ("toy-shop", {"size": "tiny", "distortion": -1}, "distortion must lie between 0 and 4"),
         ("toy-shop", {"size": "tiny", "pixels": 8}, "pixels must lie between 32 and 512"),
         ("toy-shop", {"train": 1}, "needs 2 to 1,000,000 objects"),
+        ("toy-shop", {"seed": -1}, r"seed must be a whole number, 0 or more \(got -1\)"),
+        ("toy-shop", {"category": "shoes"}, "unknown option category of the toy shop"),
         ("qmul/shoes", {"size": "tiny"}, "unknown option size of benchmark 'qmul/shoes': it takes none"),
     ],
 )

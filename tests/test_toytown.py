@@ -432,6 +432,8 @@ def test_the_plaza_is_neither_trivial_nor_hopeless():
         ("toytown-plaza", {"occlusion": 1.5}, r"occlusion must lie between 0 and 1 \(got 1.5\)"),
         ("toytown-campus", {"blur": -1}, "blur must lie between 0 and 1"),
         ("toytown-campus", {"noise": float("nan")}, "noise must lie between 0 and 1"),
+        ("toytown-plaza", {"train": 10.5}, r"train must be a whole number, 0 or more \(got 10.5\)"),
+        ("toytown-plaza", {"seed": 1.5}, "seed must be a whole number"),
         ("toytown-plaza", {"train": 1}, "train must lie between 2 and 9,999 people"),
         ("toytown-plaza", {"pixels": (8, 8)}, r"pixels must be \(rows, columns\), each between 24 and 1024"),
         ("toytown-plaza", {"pixels": 128}, r"pixels must be \(rows, columns\)"),
@@ -448,6 +450,8 @@ def test_wrong_pictures_are_named():
         town.render(1, 0, occluder="tree")
     with pytest.raises(ValueError, match=r"6 cameras, 0 to 5 \(got 6\)"):
         town.render(1, 6)
+    with pytest.raises(ValueError, match="2 people and 3 cameras for 3 images"):
+        town.render([1, 2], 0, view=[0, 90, 180])
 
 
 DIGESTS = {"plaza": (119, 147.31, 51.87), "campus": (95, 115.02, 42.45)}

@@ -75,6 +75,13 @@ def test_every_data_set_of_a_table_is_in_the_grid(jobs):
     assert lacking == []
 
 
+def test_words_are_those_of_results():
+    """Else a grid's job would look for another file than its notebook writes."""
+    for value in ("cuhk03/labeled", "L2,L3", "toytown-plaza blur=1", "table:/my data/people.csv"):
+        stub = {"paper": PAPER, "track": "t", "row": "r", "seed": 0, "data": {"name": value}}
+        assert results.path_of(stub, "x").name == f"t-r-{grid.word(value)}-s0.json"
+
+
 def planned(job: grid.Job) -> dict[str, dict]:
     """File -> settings of what a job's notebook would run (its cells up to the plan are executed)."""
     cells = [c for c in nbformat.read(job.notebook, as_version=4).cells if c.cell_type == "code"][1:]

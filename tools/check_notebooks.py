@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,14 +25,17 @@ NOTHING_COLLECTED = 5
 
 def check(notebook: Path, options: list[str], threads: int, kept: Path) -> tuple[int, str, float]:
     """One notebook -> the exit status of its pytest run, what it printed, seconds; a sound one is written to ``kept``
-    with its outputs."""
+    with its outputs. A copy runs, in a folder of its own beside ``kept``: what it writes is never among the user's."""
+    copy = kept.with_suffix("") / notebook.name
+    copy.parent.mkdir()
+    shutil.copyfile(notebook, copy)
     command = [sys.executable, "-m", "pytest", "-p", "nbval.plugin", "--nbval-lax", "--nbval-current-env",
                "-p", "no:cacheprovider", "-p", "keep_outputs", f"--keep-outputs={kept}"]
     tools = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
     environment = {**without_backend(os.environ), "OMP_NUM_THREADS": str(threads), "PYTHONPATH": tools,
                    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # a second less for every notebook
     started = time.time()
-    done = subprocess.run([*command, *options, str(notebook)], env=environment, capture_output=True, text=True)
+    done = subprocess.run([*command, *options, str(copy)], env=environment, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr, time.time() - started
 
 

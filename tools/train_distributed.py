@@ -56,8 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
                 done = train(notebook, given)
                 print(len(done), "new results")
         except ValueError as error:
-            if not quiet:
-                print(f"train_distributed: {error}", file=sys.stderr)
+            where = f" (process {os.environ['RANK']})" if quiet else ""
+            print(f"train_distributed{where}: {error}", file=sys.stderr)
             return 2
     return 0
 

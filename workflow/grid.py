@@ -45,7 +45,7 @@ class Job:
 
 def word(value) -> str:
     """A parameter's value as it stands in file names (:func:`cdimlib.results.path_of`)."""
-    return re.sub(r"[/, ]", "_", str(value))
+    return re.sub(r"[/, :]", "_", str(value))
 
 
 def read(path: Path = GRID) -> dict[str, dict]:

@@ -1,8 +1,8 @@
 """Benchmarks: ``load(name, root=None)`` gives train, query and gallery, whatever the source."""
 
-from .benchmark import PHOTO, SKETCH, Benchmark, Split, pool
+from .benchmark import PHOTO, SKETCH, Benchmark, Split, pool, to_judge
 from .paths import DataNotFound
 from .registry import at_hand, load, names, option, words_of
 
 __all__ = ["PHOTO", "SKETCH", "Benchmark", "DataNotFound", "Split", "at_hand", "load", "names", "option", "pool",
-           "words_of"]
+           "to_judge", "words_of"]

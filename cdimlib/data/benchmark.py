@@ -180,6 +180,22 @@ class Benchmark:
         )
 
 
+def whole(**values) -> None:
+    """ValueError where one of these is not a whole number, or below zero."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+            raise ValueError(f"{name} must be a whole number, 0 or more (got {value!r})")
+
+
+def to_judge(benches: list[Benchmark]) -> list[Benchmark]:
+    """Those that have queries and a gallery (RandPerson has neither); ValueError if none has."""
+    found = [bench for bench in benches if len(bench.query) and len(bench.gallery)]
+    if not found:
+        named = ", ".join(repr(bench.name) for bench in benches)
+        raise ValueError(f"nothing to test on: no queries or no gallery in {named}; name another benchmark beside it")
+    return found
+
+
 def pool(name: str, benchmarks: list[Benchmark]) -> Benchmark:
     """Several single-category benchmarks as one; identities are renumbered so that they never collide."""
 

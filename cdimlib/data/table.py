@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import warnings
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -116,9 +117,10 @@ def _read(path: Path, root, *, size, channels: int, keep: bool) -> _Table:
         name = row.get("path")
         if name is None:
             continue
-        if name in seen:
-            table.problems.append(f"row {number}: {name} is listed already in row {seen[name]}: keep one of the two")
-        seen.setdefault(name, number)
+        plain = os.path.normpath(name)  # "./a.png" is "a.png"
+        if plain in seen:
+            table.problems.append(f"row {number}: {name} is listed already in row {seen[plain]}: keep one of the two")
+        seen.setdefault(plain, number)
         try:
             image = read_image(folder / name, size, channels)
             if keep:

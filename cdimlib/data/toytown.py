@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .. import by_profile
-from .benchmark import Benchmark, Split
+from .benchmark import Benchmark, Split, whole
 from .toycameras import OCCLUDERS, SPAN, Camera, Canvas, backdrop, expose, occlude
 from .toypeople import Person, draw, dress_up, lookalike
 
@@ -119,6 +119,7 @@ class ToyTown:
     def __post_init__(self):
         if self.town not in PLACES:
             raise ValueError(f"unknown toy town {self.town!r}: choose from {', '.join(PLACES)}")
+        whole(train=self.train, test=self.test, distractors=self.distractors, seed=self.seed)
         for name, least in (("train", 2), ("test", 2), ("distractors", 0)):
             if not least <= getattr(self, name) < TEST:
                 raise ValueError(f"{name} must lie between {least} and {TEST - 1:,} people (got {getattr(self, name)})")
@@ -222,6 +223,9 @@ class ToyTown:
         if wrong:
             raise ValueError(f"unknown occluder {', '.join(sorted(wrong))}: choose from {', '.join(OCCLUDERS)}, none")
         who, where = (v * count if len(v) == 1 else v for v in lists)
+        if len(who) != count or len(where) != count:
+            raise ValueError(f"{len(who)} people and {len(where)} cameras for {count} images: give one for all, or one "
+                             "for each")
         if bad := [c for c in where if not isinstance(c, Camera) and not 0 <= c <= last]:
             raise ValueError(f"the town has {last + 1} cameras, 0 to {last} (got {bad[0]})")
         who = [p if isinstance(p, Person) else self.person(p) for p in who]

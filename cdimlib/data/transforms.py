@@ -134,7 +134,8 @@ class Warp:
 
         Every image is warped by a draw of its own. ``together`` adds one draw that all images of the batch share: what
         matches and what does not stay aligned with each other, so no image can be told from another by its warp.
-        With every amount at zero this is the centre crop of ``size`` pixels.
+        With every amount at zero this is the centre crop of ``size`` pixels; where H - size is odd its middle lies
+        between two pixels, half a pixel from :meth:`SketchInput.centre`, and each value is the mean of four.
         """
         matrix, bend = self.draw(len(images), generator)
         if together is not None:

@@ -18,7 +18,7 @@ from sklearn.metrics import pairwise_distances_argmin
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
-from .matcher import VectorMatcher
+from .matcher import Fitted, VectorMatcher
 from .sketchanet import SketchANet, check_taps
 
 
@@ -73,7 +73,7 @@ class DenseHOG(VectorMatcher):
         return torch.from_numpy(np.stack(rows)).float().to(images.device)  # [N, D]
 
 
-class HOGBoW(VectorMatcher):
+class HOGBoW(Fitted, VectorMatcher):
     """A bag of visual words: HOG of local patches, each replaced by its nearest word, and the words counted.
 
     ``encode``: float images [N, 1, H, W], 0..255 -> histograms [N, words] of unit length. Where a patch was is
@@ -168,7 +168,7 @@ class DeepFeatures(VectorMatcher):
         return F.normalize(stages[self.layer].float().flatten(1), dim=1)  # [N, C, h, w] -> [N, C * h * w]
 
 
-class RankSVM(VectorMatcher):
+class RankSVM(Fitted, VectorMatcher):
     """A linear weighting of the dimensions of another matcher's features, learned from triplets.
 
     A triplet says: for this sketch the *preferred* photo is more alike than the *other*. With the pair feature

@@ -15,7 +15,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 from torch.nn import functional as F
 
-from .matcher import VectorMatcher
+from .matcher import Fitted, VectorMatcher
 
 LAB = np.float32([[0, 60, 60], [100, 120, 120]])  # shift and range of lightness, a and b
 CODES, SHRINK = 10, 0.02  # uniform patterns of eight neighbours; how much of D is mixed into S, against few pairs
@@ -78,6 +78,8 @@ class ColourTexture(VectorMatcher):
         """Shares of the colours [N, stripes, bins] and of the patterns [N, stripes, 10]."""
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] < self.stripes:
             raise ValueError(f"need colour images [N, 3, H, W] with a row per stripe; got {tuple(images.shape)}")
+        if images.is_floating_point() and 0 < images.max() <= 1:
+            raise ValueError("the images' values lie between 0 and 1, histograms are of 0 to 255: multiply them by 255")
         images, colours, patterns = images.float().cpu() / 255, [], []
         for lab in lab_unit(grey_world(images) if self.constancy else images):  # [H, W, 3]
             code = local_binary_pattern((255 * lab[..., 0]).round().astype(np.uint8), 8, 1, "uniform").astype(int)
@@ -90,7 +92,7 @@ class ColourTexture(VectorMatcher):
         return F.normalize(torch.cat([colour, self.texture * pattern], dim=1), dim=1).to(images.device)
 
 
-class PairMetric(VectorMatcher):
+class PairMetric(Fitted, VectorMatcher):
     """KISSME (Köstinger et al., 2012) after PCA, on the features of another matcher; scored by the cosine.
 
     S: covariance of differences between images of one person by two cameras; D: of differences between any two images.

@@ -29,6 +29,16 @@ def single(features: Tensor) -> Tensor:
     return features.to(torch.promote_types(features.dtype, torch.float32))
 
 
+class Fitted(nn.Module):
+    """Holds buffers that are None until they are learned, and takes them from a ``state_dict`` all the same."""
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        for name, value in self._buffers.items():
+            if value is None and prefix + name in state_dict:
+                setattr(self, name, torch.empty_like(state_dict[prefix + name]))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
 class VectorMatcher(Matcher):
     """Features are vectors [N, D]; the score is minus the Euclidean distance, or the cosine.
 

@@ -62,6 +62,8 @@ class Backbone(nn.Module):
         layers, self.places = _layers(name, weights, last_stride)
         order = list(layers)
         self.taps = check_taps(taps, self.places)
+        if not self.taps:
+            raise ValueError(f"a backbone needs a tap: one or more of {', '.join(self.places)}")
         ends = check_taps(up_to, self.places) if up_to else self.taps
         first = order.index(self.places[check_taps(after, self.places)[0]]) + 1 if after else 0
         built = order[first : 1 + max(order.index(self.places[end]) for end in ends)]
