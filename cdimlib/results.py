@@ -329,14 +329,19 @@ def gain(
     for a, b in (map(ranks, pair) for pair in pairs):
         hits = [((r > 0) & (r <= k)).astype(float)[(a > 0) | (b > 0)] for r in (a, b)]  # 0: skipped by both
         difference.append(hits[0] - hits[1])
+    if not all(map(len, difference)):
+        raise ValueError("both rows skip every query of a seed: nothing to compare")
     splits = {tuple(re.findall(r"split (\d+)", a.get("data", {}).get("note") or "")) for a, _ in pairs}
-    same = len({len(part) for part in difference}) == len(splits) == 1
+    even = len({len(part) for part in difference}) == 1
     rng = np.random.default_rng(seed)
     s = rng.integers(len(pairs), size=(samples, len(pairs)))
-    q = rng.integers(len(difference[0]), size=(samples, len(difference[0])))
-    if same:
+    if even and len(splits) == 1:
+        q = rng.integers(len(difference[0]), size=(samples, len(difference[0])))
         drawn = (s[:, :, None] == np.arange(len(pairs))).mean(axis=1)  # samples x seeds: share of each in a sample
         means = np.take_along_axis(drawn @ np.stack(difference), q, axis=1).mean(axis=1)
+    elif even:
+        q = rng.integers(len(difference[0]), size=(*s.shape, len(difference[0])))
+        means = np.stack(difference)[s[..., None], q].mean(axis=(1, 2))
     else:
         means = np.array([
             np.concatenate([rng.choice(difference[n], len(difference[n])) for n in s[i]]).mean() for i in range(samples)

@@ -256,6 +256,8 @@ def test_gain_leaves_out_what_both_rows_skip():
     better, base = make("ours", 0, [1, 1, 0, 0]), make("vanilla", 0, [1, 2, 0, 0])
     assert results.gain([better], [base], "shoes")[0] == pytest.approx(50)
     assert results.gain([make("ours", 0, [1, 1, 1, 0])], [base], "shoes")[0] == pytest.approx(100 * 2 / 3)
+    with pytest.raises(ValueError, match="nothing to compare"):
+        results.gain([make("ours", 0, [0, 0])], [make("vanilla", 0, [0, 0])], "shoes")
 
 
 def test_the_first_row_is_of_one_budget(tmp_path):
