@@ -160,10 +160,10 @@ class TestScore:
         model = matcher_of(4, 8, 8)
         with Largest() as scoring:
             model.logits(queries, gallery)
-        assert scoring.numbers == 40 * hw**2 <= 2**18  # all would be 240 * hw^2
+        assert scoring.numbers == 120 * hw**2 <= 2**19  # all would be 240 * hw^2
         with Largest() as training:
             model.train().logits(queries.clone().requires_grad_(), gallery).sum().backward()
-        assert training.numbers == 40 * hw**2  # and the best similarities of all pairs, 240 * 2hw
+        assert training.numbers == 120 * hw**2  # and the best similarities of all pairs, 240 * 2hw
 
     def test_permuting_positions_with_the_weights(self):
         """A position is where the FC has its weight, and nothing else."""

@@ -61,7 +61,7 @@ class QAConv(Matcher):
     pixels: (H, W) of the images; the FC belongs to that size. maps: backbone, weights, tap, channels of
     :class:`LocalMaps`. The paper: (384, 128), resnet152, "imagenet"; its code scales images to 0..1, no further.
     precision: of the similarities: "fp32", "bf16" or "fp16" (best similarities off by up to 0.004 and 0.0005).
-    chunk: pairs whose hw x hw similarities exist at one time (default: 1 MiB of them on a CPU, to stay in its cache,
+    chunk: pairs whose hw x hw similarities exist at one time (default: 2 MiB of them on a CPU, to stay in its cache,
     256 MiB on a GPU). It changes no result: in training, batch statistics are those of all pairs.
     In eval mode on a GPU half precision uses the fused kernel of :mod:`.qaconv_gpu`, where Triton is installed.
 
@@ -170,7 +170,7 @@ def _blocks(queries: Tensor, gallery: Tensor, chunk: int | None) -> Iterator[tup
     """Blocks of at most ``chunk`` pairs: gallery and query slice, gallery positions [g * hw, d], query positions
     [d, q * hw], and one piece of memory for their products, [g, hw, q, hw], the same for every block."""
     hw = queries.shape[2]
-    chunk = chunk or max(1, (2**18 if queries.device.type == "cpu" else 2**26) // hw**2)
+    chunk = chunk or max(1, (2**19 if queries.device.type == "cpu" else 2**26) // hw**2)
     across = min(len(gallery), chunk)
     down = min(len(queries), chunk // across)
     memory = queries.new_empty(across * hw * down * hw)
