@@ -381,7 +381,8 @@ def test_what_a_check_put_out_is_rendered_without_another_execution(sources, mon
     (sources / "pyproject.toml").write_text("")
     (sources / "_toc.yml").write_text("format: jb-book\nroot: sound\nchapters: [{file: broken}]\n")
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    count = f"import pathlib; p = pathlib.Path({str(sources / 'ran')!r}); p.write_text((p.read_text() if p.exists() else '') + 'x')"
+    count = f"import pathlib; p = pathlib.Path({str(sources / 'ran')!r}); "
+    count += "p.write_text((p.read_text() if p.exists() else '') + 'x')"
     drawing = "import matplotlib.pyplot as plt; print('said'); plt.plot([1, 2]); plt.show(); 6 * 7"
     for name, cells in {"sound": [count, drawing, "40 + 3;\n# quiet"], "broken": ["print('half')", "1 / 0"]}.items():
         cells = [nbformat.v4.new_markdown_cell("# Title"), *map(nbformat.v4.new_code_cell, cells)]
