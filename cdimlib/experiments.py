@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import by_profile, results
+from . import results
 from .data import Benchmark, load
+from .data.benchmark import usual_size
 from .data.samplers import PairSampler, TripletSampler, generator_for
 from .data.transforms import SketchInput, Warp, random_crop_flip, wear
 from .losses import in_batch_contrastive, triplet
@@ -126,7 +127,7 @@ class SketchRun:
     @property
     def world(self) -> str:
         """How large a toy shop is drawn: "tiny", "demo" or "full", by the profile; "" for other data."""
-        return by_profile("tiny", "demo", "full") if self.benchmark.startswith("toy-shop") else ""
+        return usual_size() if self.benchmark.startswith("toy-shop") else ""
 
     @property
     def budget(self) -> str:

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import by_profile
+
 PHOTO, SKETCH = 0, 1
 
 
@@ -178,6 +180,11 @@ class Benchmark:
             self, name=f"{self.name}[validation]", train=self.train.where(~out), query=part.where(top),
             gallery=part.where(~top), meta={k: v for k, v in self.meta.items() if k not in ("junk", "shots", "paths")},
         )
+
+
+def usual_size() -> str:
+    """How large a toy world the current profile draws: "tiny", "demo" or "full"."""
+    return by_profile(smoke="tiny", demo="demo", full="full")
 
 
 def whole(**values) -> None:

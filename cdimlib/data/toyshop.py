@@ -18,8 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import by_profile
-from .benchmark import PHOTO, SKETCH, Benchmark, Split, pool, whole
+from .benchmark import PHOTO, SKETCH, Benchmark, Split, pool, usual_size, whole
 from .strokes import Pen, Stroke, densify, rasterise
 from .toybags import HANDBAGS
 from .toychairs import CHAIRS
@@ -246,7 +245,7 @@ def shop_for(size: str | ToyShop | None = None, **knobs) -> ToyShop:
     if unknown:
         raise ValueError(f"unknown option {', '.join(unknown)} of the toy shop: choose from size, {', '.join(allowed)}")
     if size is None:
-        size = by_profile(smoke="tiny", demo="demo", full="full")
+        size = usual_size()
     if isinstance(size, ToyShop):
         return replace(size, **knobs)
     if size not in SIZES:

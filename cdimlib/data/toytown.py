@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import by_profile
-from .benchmark import Benchmark, Split, whole
+from .benchmark import Benchmark, Split, usual_size, whole
 from .toycameras import OCCLUDERS, SPAN, Camera, Canvas, backdrop, expose, occlude
 from .toypeople import Person, draw, dress_up, lookalike
 
@@ -309,7 +308,7 @@ def town_for(name: str, size: str | None = None, **knobs) -> ToyTown:
     unknown = sorted(set(knobs) - set(allowed))
     if unknown:
         raise ValueError(f"unknown option {', '.join(unknown)} of the toy town: choose from size, {', '.join(allowed)}")
-    size = by_profile(smoke="tiny", demo="demo", full="full") if size is None else size
+    size = usual_size() if size is None else size
     if size not in SIZES:
         raise ValueError(f"size must be one of {', '.join(SIZES)}, not {size!r}")
     return ToyTown(**{"town": town, **dict(zip(("train", "test", "distractors"), SIZES[size])), **knobs})
