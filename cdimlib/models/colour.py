@@ -98,7 +98,7 @@ class PairMetric(Fitted, VectorMatcher):
     S: covariance of differences between images of one person by two cameras; D: of differences between any two images.
     The squared distance is (a - b)' (S^-1 - D^-1) (a - b). PCA with whitening (scikit-learn) makes D twice the unit
     matrix, so an eigenvector of S with eigenvalue l gets the weight 1/l - 1/2, or 0 where one person varies more than a
-    crowd (XQDA drops the same). The cosine is ours: better on validation. dims, seed: of PCA and its randomised solver.
+    crowd (XQDA drops the same). The cosine is ours. dims, seed: of PCA and its randomised solver.
     """
 
     def __init__(self, matcher: VectorMatcher, *, dims: int = 80, seed: int = 0):
