@@ -36,7 +36,8 @@ def match_lines(
     pairs: (query image, gallery image, matches), where matches has ``query`` and ``gallery`` [M, (row, column)],
     ``similarity`` and ``weight`` [M], as :meth:`cdimlib.models.qaconv.QAConv.correspondences` gives them; shape: (h, w)
     of the maps. "Best" is the largest weight * similarity, which also is a line's width; its colour is the similarity,
-    and at its end stands "similarity x weight". A match found from both sides is drawn once.
+    and at its end stands "similarity x weight", or the similarity alone where all weights are 1. A match found from
+    both sides is drawn once.
     """
     if not pairs:
         raise ValueError("there is no pair to show")
@@ -50,8 +51,8 @@ def match_lines(
         _show(left, query, titles[n] if titles is not None else None)
         _show(right, gallery)
         similarity, weight = np.asarray(found.similarity), np.asarray(found.weight)
-        share = weight * similarity
-        ends = {}
+        share, points = weight * similarity, 72 * size / width  # points: of a pixel
+        ends, placed = {}, []
         for i in np.argsort(-share, kind="stable"):
             key = (*np.asarray(found.query)[i].tolist(), *np.asarray(found.gallery)[i].tolist())
             ends.setdefault(key, i)
@@ -63,7 +64,12 @@ def match_lines(
                 ax.add_patch(Rectangle((x - cell[0] / 2, y - cell[1] / 2), *cell, fill=False, edgecolor=colour))
             figure.add_artist(ConnectionPatch(*spots, "data", "data", axesA=left, axesB=right, color=colour,
                                               linewidth=0.6 + 2.2 * max(0.0, share[i]) / max(share.max(), 1e-9)))
-            right.annotate(f"{similarity[i]:.2f} x {weight[i]:.2g}", spots[1], (2, 0), textcoords="offset points",
+            label = f"{similarity[i]:.2f}" + f" x {weight[i]:.2g}" * bool((weight != 1).any())
+            (x, y), down = spots[1], 0  # below the labels that are there
+            while any(abs(x - u) * points < 5 * len(label) and abs(y * points + down - v) < 9 for u, v in placed):
+                down += 3
+            placed.append((x, y * points + down))
+            right.annotate(label, spots[1], (2, -down), textcoords="offset points",
                            fontsize=FONT - 3, va="center", color="white",
                            bbox={"boxstyle": "round,pad=0.1", "fc": "0.2", "ec": "none"})
     return figure

@@ -49,6 +49,16 @@ def test_only_the_best_lines():
         plots_matches.match_lines([], (2, 1))
 
 
+def test_labels_at_one_place_lie_one_below_the_other_and_leave_out_a_weight_of_one():
+    cells = torch.tensor([[0, 0], [1, 0], [0, 0]])
+    same = SimpleNamespace(query=cells, gallery=cells[[0, 0, 1]], similarity=torch.tensor([0.9, 0.8, 0.7]),
+                           weight=torch.ones(3))
+    _, right = plots_matches.match_lines([(image(), image(), same)], (2, 1)).axes
+    first, second, apart = right.texts
+    assert [t.get_text() for t in right.texts] == ["0.90", "0.80", "0.70"] and first.xy == second.xy != apart.xy
+    assert first.get_position()[1] == apart.get_position()[1] == 0 and second.get_position()[1] <= -9
+
+
 def test_memory_tells_never_from_long_ago():
     ages = np.array([[-1, 0, -1], [0, 1, -1]])  # two steps, three classes
     axes = plots_matches.memory_life(ages, labels=list("abc")).axes[0]
