@@ -45,9 +45,9 @@ class CSNRun:
     batch: pairs of a step; shifts: shifted copies beside each image and its mirror image, None for no augmentation; lr,
     weight_decay, schedule, optimizer: see ``TrainConfig``; rotation: weight of the L1 term.
     validation: share of training identities held out (CUHK03 has 100 for it, whatever the number) to choose among
-    ``evaluations`` checkpoints; with 0 the last weights are taken. shots: most images of an identity among the queries
-    and in the gallery, 0 for all; draws: random galleries; x_corr: judge by that easier style too (every image against
-    every other). label: a word for the file name. precision: of training, see ``TrainConfig``; tests are in fp32.
+    at most ``evaluations`` checkpoints; with 0 the last weights are taken. shots: most images of an identity among the
+    queries and in the gallery, 0 for all; draws: random galleries; x_corr: judge by that easier style too (every image
+    against every other). label: for the file name. precision: of training, see ``TrainConfig``; tests are in fp32.
     """
 
     variant: str = "L2,L3"
@@ -77,10 +77,13 @@ class CSNRun:
     def __post_init__(self):
         if self.variant not in VARIANTS:
             raise ValueError(f"unknown variant {self.variant!r}: choose from {', '.join(map(repr, VARIANTS))}")
-        if self.evaluations < 1:
-            raise ValueError(f"evaluations must be at least 1 (got {self.evaluations})")
         for name in ("also", "pixels", "shots"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("evaluations", "draws"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1 (got {getattr(self, name)})")
+        if len(self.shots) != 2 or min(self.shots) < 0:
+            raise ValueError(f"shots are two numbers, of queries and of gallery images, 0 for all (got {self.shots})")
 
     @property
     def settings(self) -> dict:
@@ -182,7 +185,7 @@ def train_csn(run: CSNRun, bench: Benchmark, *, work=None, progress: bool = True
     seed_everything(run.seed)
     model = ConvSimilarityNet.variant(run.variant, size=run.pixels, part_sizes=part_sizes(run.pixels)).to(device)
     config = TrainConfig(steps, run.lr, run.optimizer, run.weight_decay, run.schedule, seed=run.seed,
-                         evaluate_every=max(1, steps // run.evaluations), precision=run.precision)
+                         evaluate_every=-(-steps // run.evaluations), precision=run.precision)
 
     def validate(net) -> float:
         return next(iter(judge_pairs(replace(run, shots=(1, 1)), net, held)[0].values()))["acc@1"]

@@ -17,6 +17,7 @@ from torch import Tensor
 from . import baselines, csn_experiments, people_experiments, qaconv_experiments, results
 from .data import Benchmark, to_judge
 from .data.augment import normalise
+from .data.samplers import CrossViewPairSampler
 from .models.colour import ColourTexture, PairMetric
 from .models.csn import ConvSimilarityNet
 from .models.matcher import Matcher, VectorMatcher
@@ -73,6 +74,8 @@ class LadderRun:
             raise ValueError(f"unknown row {self.row!r}: choose from {', '.join(ROWS)}")
         for name in ("also", "pixels", "pair_pixels"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.every < 1:
+            raise ValueError(f"every must be at least 1 (got {self.every})")
 
     @property
     def stub(self) -> dict:
@@ -98,7 +101,7 @@ def train(run: LadderRun, bench: Benchmark, *, work=None, progress: bool = True)
     if run.row in baselines.PEOPLE:
         return *_classical(run, bench), len(bench.train)
     if run.row in csn_experiments.VARIANTS:
-        per_step = 2 * (common["batch"] // 3)  # a match and two mismatches need two images
+        per_step = 2 * CrossViewPairSampler(bench.train, common["batch"]).per_batch  # two images a match
         common |= dict(steps=max(1, round(run.epochs * len(bench.train) / per_step)), pixels=run.pair_pixels)
         model, history = csn_experiments.train_csn(csn_experiments.CSNRun(run.row, **common), bench, work=work,
                                                    progress=progress)  # fmt: skip
@@ -146,7 +149,7 @@ def climb(matcher: Matcher, prepare, bench: Benchmark, *, people: int = 20, ever
 
     Re-ranking takes 1 - score for a distance (1 - probability of the pair network, whose scores have no bound), lifting
     the probability that :func:`calibrate` learns from ``people`` training identities, or after re-ranking 1 - distance.
-    every: rank for one query in so many, drawn at random; there are no other rungs then.
+    every: rank for one query in so many, drawn at random; there are no other rungs then. Without times nothing lifts.
     """
     rng, pairs = np.random.default_rng(seed), isinstance(matcher, ConvSimilarityNet)
     asked, gallery = np.sort(rng.permutation(len(bench.query))[::every]), bench.gallery
@@ -164,6 +167,8 @@ def climb(matcher: Matcher, prepare, bench: Benchmark, *, people: int = 20, ever
     all_pairs = scores, *(score(matcher, side[0], side[0]) for side in seen)
     reranked = 1 - k_reciprocal(*((1 - (likely(s) if pairs else s)).clamp(min=0) for s in all_pairs))
     out[f"{bench.name}+rerank"] = judge(reranked, *seen)
+    if any(times is None for times in when[1::2]):
+        return out
     for rung, base in (("+tlift", likely(scores)), ("+rerank+tlift", reranked)):
         out |= {f"{bench.name}{rung} K={k}": judge(temporal_lift(base, *when, k=k), *seen) for k in K}
     return out
@@ -196,12 +201,18 @@ def run_grid(runs: list[LadderRun], *, root=None, folder=None, work=None, progre
 
 def collect(budget: str, folder=None) -> list[dict]:
     """All results of one budget: the ladder's own; and of rows it did not run, QAConv's experiment's, with its rungs
-    as keys of ``metrics``, and the classical ones, which stand alone."""
+    as keys of ``metrics``, and the classical ones, which stand alone. A row that was trained from two starts, ImageNet
+    and none, is refused: they are two rows."""
     key, size, pixels = lambda r: (r["row"], r["data"]["name"], r["seed"]), *(budget.split("-") + [""] * 3)[:3:2]
     own = [r for r in results.load(PAPER, folder, budget=budget) if r["track"] != "costs"]
     merged = {key(r): r for r in results.load("people", folder, budget=f"{size}-{pixels}") if r["row"] in ROWS}
-    for r in results.load(qaconv_experiments.PAPER, folder, budget=budget):
-        row, plus, rung = r["row"].partition("+")
+    theirs = [(r["row"].partition("+"), r) for r in results.load(qaconv_experiments.PAPER, folder, budget=budget)]
+    starts = {}
+    for r in own + [{**r, "row": row} for (row, *_), r in theirs]:
+        if starts.setdefault(key(r), r["track"]) != r["track"]:
+            raise ValueError(f"{' '.join(map(str, key(r)))} was run twice at {budget}, as {starts[key(r)]!r} and as "
+                             f"{r['track']!r}: give one of them a label of its own, or move its files")
+    for (row, plus, rung), r in theirs:
         r = {**r, "row": row}
         into = merged.setdefault(key(r), {**r, "metrics": {}})["metrics"]
         for name, metrics in r["metrics"].items():

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Rectangle
@@ -50,12 +51,12 @@ def match_lines(
         left, right = axes[0, 2 * n : 2 * n + 2]
         _show(left, query, titles[n] if titles is not None else None)
         _show(right, gallery)
-        similarity, weight = np.asarray(found.similarity), np.asarray(found.weight)
+        starts, stops, similarity, weight = (torch.as_tensor(part).cpu().numpy() for part in (
+            found.query, found.gallery, found.similarity, found.weight))
         share, points = weight * similarity, 72 * size / width  # points: of a pixel
         ends, placed = {}, []
         for i in np.argsort(-share, kind="stable"):
-            key = (*np.asarray(found.query)[i].tolist(), *np.asarray(found.gallery)[i].tolist())
-            ends.setdefault(key, i)
+            ends.setdefault((*starts[i].tolist(), *stops[i].tolist()), i)
         for (*a, r, c), i in list(ends.items())[:top]:
             spots = [((x + 0.5) * width / shape[1], (y + 0.5) * height / shape[0]) for y, x in (a, (r, c))]
             colour = colours(float(np.clip(similarity[i], 0, 1)))

@@ -61,7 +61,7 @@ class MatchRun:
     epochs); backbone_lr: the backbone's factor.
     gamma, reduction, mask_unwritten: of :class:`~cdimlib.models.qaconv.ClassMemory`; center: weight of the centre loss.
     pivots: further K of the lifting, beside the paper's 100.
-    validation: share of training identities held out; their mAP, looked at five times, chooses the
+    validation: share of training identities held out; their mAP, looked at five times at most, chooses the
     checkpoint, and "<benchmark>[validation]" is judged, too (so K can be chosen there). With 0 the last weights are
     taken. label: a word for the file name, to tell runs apart that differ in other settings.
     """
@@ -100,6 +100,8 @@ class MatchRun:
             raise ValueError(f"unknown row {self.row!r}: choose from {', '.join(ROWS)}")
         for name in ("also", "pixels", "pivots"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if min(self.pivots, default=1) < 1:
+            raise ValueError(f"pivots must be at least 1 each (got {', '.join(map(str, self.pivots))})")
 
     @property
     def input(self) -> BlockInput:
@@ -175,7 +177,7 @@ def train_match(
     steps, period = (max(1, round(epochs * len(held.train) / run.batch)) for epochs in (run.epochs, run.period))
     config = TrainConfig(
         steps, run.lr, run.optimizer, run.weight_decay, run.schedule, period=period, seed=run.seed,
-        nesterov=run.optimizer == "sgd", evaluate_every=max(1, steps // 5),
+        nesterov=run.optimizer == "sgd", evaluate_every=-(-steps // 5),
         lr_scale=(("matcher.maps.backbone", run.backbone_lr),) if run.backbone_lr != 1 else (),
     )
     return model, fit(
@@ -189,7 +191,7 @@ def probability(matcher, scores: Tensor) -> Tensor:
     """The trained sigmoid of a matcher's scores [Q, G]. (QAConv scores by sigmoid(logit / 10), as its code does: the
     same ranking, but nearly equal numbers, and lifting multiplies.)"""
     if isinstance(matcher, QAConv):
-        return torch.sigmoid(10 * torch.logit(scores.double())).float()
+        return torch.sigmoid(10 * torch.logit(scores.double()))  # in double: single precision is 1 from logit 17 on
     with torch.no_grad():
         return torch.sigmoid(matcher.logits_of(scores.to(matcher.logit_bn.weight.device))).cpu()
 
@@ -205,7 +207,7 @@ def judge_rows(run: MatchRun, matcher, bench: Benchmark) -> dict[str, dict]:
     pairs, name = ((queries, gallery), (queries, queries), (gallery, gallery)), bench.name
     scores = similarity(matcher, queries[0], gallery[0])
     out = {run.row: {name: judge(scores, *seen)}}
-    if " " in name:
+    if words_of(name)[1]:
         return out
     others = (similarity(matcher, a[0], b[0]) for a, b in pairs[1:])
     distance = once(k_reciprocal)(*((1 - s).clamp(min=0) for s in (scores, *others)))

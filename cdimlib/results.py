@@ -124,6 +124,8 @@ def is_done(path: Path, settings: dict, mend: str, run=None) -> bool:
     left_out = stored.keys() - settings.keys() - {"also"}
     settings = {**settings, **{name: getattr(run, name) for name in left_out if hasattr(run, name)}}
     settings = json.loads(json.dumps(settings))
+    if set(settings.get("also", ())) <= set(stored.get("also", ())):
+        settings.pop("also", None)
     if other := {name: value for name, value in settings.items() if stored.get(name) != value}:
         raise ValueError(f"{path} was run with other settings than {other}: {mend}")
     return True

@@ -349,7 +349,7 @@ class TestTraining:
         with pytest.raises(ValueError, match="0 identities were seen by two cameras"):
             CrossViewPairSampler(split.where(split.cams == 0))
         with pytest.raises(ValueError, match="negatives"):
-            CrossViewPairSampler(split, pairs=2, negatives=2)
+            CrossViewPairSampler(split, pairs=5, negatives=2)
 
     def test_shift_or_flip(self):
         images = torch.randint(256, (60, 3, 20, 40), dtype=torch.uint8)

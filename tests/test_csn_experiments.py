@@ -106,6 +106,9 @@ class TestRun:
         assert stored["train_pairs"] == 2 * 12 and len(stored["curve"]["validation"]) == 2
         assert stored["judged_pairs"] == 12 * 13 * 2  # 12 people, and one image of somebody else in the gallery
         assert csn_experiments.run_grid([run], folder=folder, work=work) == []
+        assert csn_experiments.run_grid([replace(run, also=())], folder=folder) == []  # it was judged on more
+        with pytest.raises(ValueError, match="other settings than {'also': "):
+            csn_experiments.run_grid([replace(run, also=("toytown-campus", "viper"))], folder=folder)
         with pytest.raises(ValueError, match="give the run a label"):
             csn_experiments.run_grid([replace(run, lr=1)], folder=folder)
 
@@ -131,6 +134,10 @@ class TestRun:
         assert run.budget == "160x60-5ep"
         with pytest.raises(ValueError, match="unknown variant 'L5': choose from 'L2'"):
             CSNRun("L5")
+        for bad, words in ({"draws": 0}, "draws must be at least 1"), ({"shots": (1,)}, "shots are two numbers"), \
+                ({"shots": (-1, 1)}, "shots are two numbers"), ({"evaluations": 0}, "evaluations must be at least 1"):
+            with pytest.raises(ValueError, match=words):
+                CSNRun(**bad)
         with pytest.raises(DataNotFound, match="viper"):
             open_benchmark(CSNRun(benchmark="viper"), "viper", root="/nowhere")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch
 from cdimlib import ladder, plots_ladder
 from cdimlib import results as store
 from cdimlib.data import load
+from cdimlib.data.samplers import CrossViewPairSampler
 from cdimlib.ladder import LadderRun
 from cdimlib.models.colour import ColourTexture, PairMetric
 from cdimlib.models.csn import ConvSimilarityNet, part_sizes
@@ -42,6 +45,10 @@ class TestRuns:
         with pytest.raises(ValueError, match="unknown row 'fusoin': choose from colour-texture, "):
             LadderRun("fusoin")
 
+    def test_every_query_or_every_other_but_not_none(self):
+        with pytest.raises(ValueError, match=r"every must be at least 1 \(got 0\)"):
+            LadderRun("L2,L3", every=0)
+
     def test_every_row_belongs_to_one_experiment_and_has_a_rate_if_it_learns(self):
         from cdimlib import baselines, csn_experiments, people_experiments, qaconv_experiments
 
@@ -64,8 +71,8 @@ class TestRuns:
         if row == "colour-texture-metric":  # there are no steps: every training image is seen once
             assert isinstance(matcher, PairMetric) and seen == len(bench.train)
         else:  # a budget is met but for the rounding of steps; two stages may round twice
-            batch = 2 * (ladder.OWN[row].get("batch", 32) // 3) if row == "L2,L3" else 32
-            assert abs(seen - run.epochs * len(bench.train)) <= batch
+            index = CrossViewPairSampler(bench.train, 48)(0, 0)[0] if row == "L2,L3" else range(32)
+            assert abs(seen - run.epochs * len(bench.train)) <= len(index) and seen % len(index) == 0
 
     def test_a_run_climbs_in_both_towns_and_repeats_itself(self, tmp_path):
         run = LadderRun("vanilla", also=(ladder.TOWNS[1],), **TINY)
@@ -95,10 +102,22 @@ class TestClimb:
         reranked = 1 - k_reciprocal(1 - q @ g.T, (1 - q @ q.T).clamp(min=0), (1 - g @ g.T).clamp(min=0))
         expected = {"": similarity(matcher, q, g), "+rerank": reranked}
         expected |= {f"+rerank+tlift K={k}": temporal_lift(reranked, *when, k=k) for k in ladder.K}
+        rng = np.random.default_rng(0)
+        rng.permutation(len(bench.query))  # nobody is left out, but the order is drawn
+        known = np.isin(bench.train.ids, rng.permutation(np.unique(bench.train.ids))[:20])
+        model = ladder.calibrate(matcher, encode(matcher, bench.train.images[known]), *(
+            labels[known] for labels in (bench.train.ids, bench.train.cams)))
+        likely = model.predict_proba((q @ g.T).numpy().reshape(-1, 1))[:, 1].reshape(len(q), len(g))
+        expected |= {f"+tlift K={k}": temporal_lift(likely, *when, k=k) for k in ladder.K}
         for rung, scores in expected.items():
             metrics = rank_metrics(scores, *labels)
             assert found[bench.name + rung]["mAP"] == pytest.approx(100 * metrics.mean_ap, abs=0.3), rung
         assert set(found) == {bench.name + rung for rung in ("", "+rerank", *TWO)}
+
+    def test_without_times_it_climbs_no_farther_than_re_ranking(self, towns):
+        bench = towns[ladder.TOWNS[0]]
+        timeless = replace(bench, **{side: replace(getattr(bench, side), times=None) for side in ("query", "gallery")})
+        assert set(ladder.climb(ColourTexture(), None, timeless)) == {bench.name, f"{bench.name}+rerank"}
 
     def test_some_queries(self, towns):
         bench = towns[ladder.TOWNS[0]]
@@ -214,6 +233,9 @@ class TestTables:
         store.save({**classical, "paper": "ladder", "budget": "tiny-net-64x32-1ep", "metrics": {}}, tmp_path)
         assert ladder.collect("tiny-net-64x32-1ep", tmp_path)[0]["metrics"] == {}  # the ladder's own comes first
         assert ladder.collect("another", tmp_path) == []
+        store.save({**common, "row": "qaconv", "track": "scratch", "metrics": {"toytown-plaza": metric}}, tmp_path)
+        with pytest.raises(ValueError, match="qaconv toytown-plaza 0 was run twice .* as 'imagenet' and as 'scratch'"):
+            ladder.collect("tiny-net-64x32-1ep", tmp_path)
 
 
 def test_figures():

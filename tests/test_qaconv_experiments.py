@@ -79,6 +79,8 @@ class TestSettings:
     def test_row_unknown(self):
         with pytest.raises(ValueError, match="unknown row 'qaconf': choose from qaconv, softmax"):
             qe.MatchRun("qaconf")
+        with pytest.raises(ValueError, match="pivots must be at least 1 each .got 10, 0."):
+            qe.MatchRun(pivots=(10, 0))
 
     @pytest.mark.parametrize(("row", "trainer", "matcher"), [
         ("qaconv", ClassMemory, QAConv), ("softmax", Classifier, PooledMaps), ("center", Classifier, PooledMaps),
@@ -146,6 +148,17 @@ class TestRuns:
         timeless = replace(towns[0], query=replace(towns[0].query, times=None))
         found, _ = qe.run_match(qe.MatchRun("softmax", **TINY), benches=[timeless], progress=False)
         assert [r["row"] for r in found] == ["softmax", "softmax+rerank"]
+
+    def test_a_blank_in_a_path_is_no_option_and_rungs_are_climbed(self, towns):
+        model = qe.build(qe.MatchRun("softmax", **TINY), 7).eval()
+        for name, rows in ("table:my tables/people.csv", 3), ("toytown-plaza plain", 1):
+            run = qe.MatchRun("softmax", **TINY)
+            assert len(qe.judge_rows(run, model.matcher, replace(towns[0], name=name))) == rows
+
+    def test_probabilities_near_one_are_told_apart(self):
+        model = QAConv((32, 32), channels=3)
+        scores = torch.sigmoid(torch.tensor([[17.0, 20.0, 25.0]]) / 10)  # as QAConv scores logits
+        assert (qe.probability(model, scores).diff() > 0).all()
 
     def test_held_out_people_are_judged_too(self, towns):
         run = qe.MatchRun("memory-cosine", validation=0.3, pivots=(2, 5), **TINY)

@@ -105,11 +105,12 @@ class TestSimilarity:
         with pytest.raises(ValueError, match=r"Narrow.score gave \[4, 1\] for 4 queries and 7 gallery images"):
             similarity(Narrow(), features[:4], features[4:])
 
+    @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-    def test_half_precision(self, images, dtype):
-        features = encode(Small(), images).to(dtype)
-        torch.testing.assert_close(similarity(Small(), features[:4], features[4:]),
-                                   similarity(Small(), features[:4].float(), features[4:].float()))
+    def test_half_precision(self, images, dtype, metric):
+        features, matcher = encode(Small(), images).to(dtype), VectorMatcher(metric)
+        torch.testing.assert_close(similarity(matcher, features[:4], features[4:]),
+                                   similarity(matcher, features[:4].float(), features[4:].float()))
 
     def test_nothing_to_score(self, images):
         with pytest.raises(ValueError, match="nothing to score: 0 queries, 11 gallery images"):

@@ -194,8 +194,8 @@ class CrossViewPairSampler:
     """
 
     def __init__(self, split: Split, pairs: int = 256, negatives: int = 2):
-        if negatives < 0 or pairs < 1 + negatives:
-            raise ValueError(f"need negatives >= 0 and at least 1 + negatives pairs; got {negatives} and {pairs}")
+        if negatives < 0 or pairs < 2 * (1 + negatives):
+            raise ValueError(f"need negatives >= 0 and at least 2 * (1 + negatives) pairs; got {negatives} and {pairs}")
         self.views, self.negatives, self.matches = [], negatives, 0
         for identity in np.unique(split.ids):
             mine = np.flatnonzero(split.ids == identity)
@@ -206,7 +206,7 @@ class CrossViewPairSampler:
                 self.matches += (len(mine) ** 2 - sum(len(v) ** 2 for v in views)) // 2
         if len(self.views) < 2:
             raise ValueError(f"{len(self.views)} identities were seen by two cameras: pairs need at least two of them")
-        self.per_batch = max(2, min(pairs // (1 + negatives), len(self.views)))
+        self.per_batch = min(pairs // (1 + negatives), len(self.views))
 
     @property
     def pairs(self) -> int:

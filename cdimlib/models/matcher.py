@@ -61,9 +61,9 @@ class VectorMatcher(Matcher):
                 f"queries have {queries.shape[-1]} dimensions, the gallery {gallery.shape[-1]}: "
                 "were they encoded by the same model?"
             )
+        queries, gallery = single(queries), single(gallery)
         if self.metric == "cosine":
             return self.cosine(queries, gallery)
-        queries, gallery = single(queries), single(gallery)
         distance = torch.cdist(queries, gallery)
         return -distance.square() if self.squared else -distance
 

@@ -18,10 +18,17 @@ TILE = 64  # positions taken at a time
 
 
 def usable(queries: Tensor) -> bool:
-    """Whether the kernel takes maps [Q, d, hw]: half precision on a GPU, at most 256 positions, d = 16, 32, ... 256."""
+    """Whether the kernel takes maps [Q, d, hw]: half precision on a GPU, at most 256 positions, d = 16, 32, ... 256.
+
+    A GPU has to be of Ampere's generation or later, and hold a query's tiles in the memory that its programs share: at
+    most 128 x 192 numbers (which compiles to 80 KB for an A100 and 96 KB for an H100).
+    """
     _, d, hw = queries.shape
-    fits = hw <= 4 * TILE and d in (16, 32, 64, 128, 256)
-    return triton is not None and fits and (INTERPRETED or (queries.is_cuda and queries.dtype != torch.float32))
+    if triton is None or hw > 4 * TILE or d not in (16, 32, 64, 128, 256):
+        return False
+    if INTERPRETED or not queries.is_cuda or queries.dtype == torch.float32:
+        return INTERPRETED
+    return d * triton.cdiv(hw, TILE) * TILE <= 128 * 192 and torch.cuda.get_device_capability(queries.device) >= (8, 0)
 
 
 def fused_logits(queries: Tensor, gallery: Tensor, weight: Tensor, bias: Tensor, *, per_program: int = 32) -> Tensor:

@@ -15,10 +15,10 @@ def k_reciprocal(
     """Re-ranked distances [Q, G] from the distances [Q, G], [Q, Q] and [G, G] (NumPy or torch, single precision).
 
     Near an image are those of its k1 + 1 nearest, itself included, that have it among theirs; and with each of these
-    its own reciprocal ones of round(k1 / 2) + 1, if more than two thirds of them are already there. An image is
-    described by their weights exp(-distance), of sum one, where its distances are divided by the largest, averaged
-    over its k2 nearest images. The result is (1 - lambda) * Jaccard distance of two descriptions + lambda * divided
-    distance. Numbers of neighbours above that of all images mean all.
+    its own reciprocal ones of round(k1 / 2) + 1, if more than two thirds of them are already there (as in the authors'
+    code; their paper prints "at least"). An image is described by their weights exp(-distance), of sum one, where its
+    distances are divided by the largest, averaged over its k2 nearest images. The result is (1 - lambda) * Jaccard
+    distance of two descriptions + lambda * divided distance. Numbers of neighbours above that of all images mean all.
 
     squared: square the distances first, as the authors' code does with Euclidean ones; QAConv's takes them as given.
     Of equally near images queries come before gallery images, and either in their order. Distances must not be

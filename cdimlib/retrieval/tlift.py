@@ -30,7 +30,8 @@ def temporal_lift(
 
     The authors' code differs: kernel="official" (no 2 in the exponent), ties="enlarge", alpha=0.1, all after
     re-ranking: temporal_lift(1 - k_reciprocal(1 - s, ...), ..., alpha=0.1, kernel="official", ties="enlarge"). The
-    other order is k_reciprocal(1 - temporal_lift(s, ...), ...); distances within a side are not lifted then.
+    other order is k_reciprocal(1 - temporal_lift(s, ...) / (1 + alpha), ...), since lifted scores reach 1 + alpha;
+    distances within a side are not lifted then.
 
     NumPy or torch in and out; computed on the CPU, one gallery camera at a time. (B is a person near A in Eq. (3) and a
     pivot in Eq. (4): a slip of the paper's.) QAConv, Eq. (3) and (4), Sec. 3.5.
