@@ -131,7 +131,8 @@ class TestRuns:
         expected = rank_metrics(scores, queries[1], gallery[1], queries[2], gallery[2]).mean_ap
         assert rows["qaconv"]["metrics"]["toytown-campus"]["mAP"] == pytest.approx(100 * expected)
         likely = qe.probability(model.matcher, scores)  # the sigmoid of training, not of the code's test
-        torch.testing.assert_close(likely, model.matcher.logits(queries[0], gallery[0]).sigmoid(), rtol=1e-3, atol=1e-5)
+        expected = model.matcher.logits(queries[0], gallery[0]).double().sigmoid()
+        torch.testing.assert_close(likely, expected, rtol=1e-3, atol=1e-5)
 
     @pytest.mark.parametrize("row", ["softmax", "memory-cosine"])
     def test_only_what_was_trained_on_pairs_is_a_probability(self, towns, row):
