@@ -112,6 +112,18 @@ class TestSimilarity:
         torch.testing.assert_close(similarity(matcher, features[:4], features[4:]),
                                    similarity(matcher, features[:4].float(), features[4:].float()))
 
+    def test_scores_where_the_queries_are(self):
+        """No GPU is needed to see it: the meta device stands for one."""
+        met = []
+
+        class Places(VectorMatcher):
+            def score(self, queries, gallery):
+                met.append((queries.device.type, gallery.device.type))
+                return torch.zeros(len(queries), len(gallery))
+
+        assert similarity(Places(), torch.zeros(2, 3, device="meta"), torch.zeros(5, 3), chunk=3).shape == (2, 5)
+        assert met == [("meta", "meta")] * 2
+
     def test_nothing_to_score(self, images):
         with pytest.raises(ValueError, match="nothing to score: 0 queries, 11 gallery images"):
             similarity(Small(), torch.zeros(0, 10), encode(Small(), images))

@@ -48,14 +48,15 @@ def encode(matcher: Matcher, images: Tensor, prepare=None, *, batch_size: int = 
 def similarity(matcher: Matcher, queries: Tensor, gallery: Tensor, *, chunk: int = 4096) -> Tensor:
     """Score every query against every gallery feature -> [Q, G] on the CPU, ``chunk`` gallery items at a time.
 
-    The matcher scores in eval mode, and is left in the mode that it was in.
+    They are scored where the queries are: a gallery may stay in the computer's memory beside queries on a GPU. The
+    matcher scores in eval mode, and is left in the mode that it was in.
     """
     if len(queries) == 0 or len(gallery) == 0:
         raise ValueError(f"nothing to score: {len(queries)} queries, {len(gallery)} gallery images")
     scores = torch.empty(len(queries), len(gallery), dtype=torch.float32)
     with eval_mode(matcher):
         for part, out in zip(gallery.split(chunk), scores.split(chunk, dim=1)):
-            given = matcher.score(queries, part)
+            given = matcher.score(queries, part.to(queries.device))
             if given.shape != out.shape:
                 raise ValueError(f"{type(matcher).__name__}.score gave {list(given.shape)} for {len(queries)} queries "
                                  f"and {len(part)} gallery images: it must give one score a pair, {list(out.shape)}")

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..models.matcher import Matcher
-from .metrics import labels_of
+from .metrics import _host, labels_of
 from .search import VectorIndex, _merge, eval_mode
 
 MANIFEST, DTYPES = "gallery.json", ("float32", "float16")
@@ -125,7 +125,7 @@ class Gallery:
 
     def rows(self, numbers) -> Tensor:
         """Features [N, ...] in single precision of the gallery images ``numbers`` [N]; nothing else is read."""
-        numbers, size = np.asarray(numbers), self.manifest["shard"]
+        numbers, size = _host(numbers), self.manifest["shard"]
         if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
             raise ValueError(f"images are asked for by their numbers, a list of whole numbers; got {numbers.dtype} "
                              f"{numbers.shape} (of a mask take np.flatnonzero)")  # fmt: skip
@@ -158,7 +158,7 @@ class Gallery:
     @torch.inference_mode()
     def rescore(self, matcher: Matcher, queries, listed, k: int = 10, *, chunk: int = 256):
         """As :meth:`search`, but each query is compared only with its own list of gallery numbers ``listed`` [Q, S]."""
-        listed, out = torch.as_tensor(listed), []
+        listed, out = torch.as_tensor(listed).cpu(), []
         _distinct(listed.numpy(), "listed")
         queries = self._checked(queries, k, listed.shape[1], "the short list has")
         if len(listed) != len(queries):
@@ -229,9 +229,10 @@ def recall(listed, best) -> np.ndarray:
 
     With lists of a fast matcher, and the best of a slow one that scored everything: one minus what a list loses.
     """
+    listed, best = _host(listed), _host(best)
     for name, rows in (("listed", listed), ("best", best)):
-        _distinct(np.asarray(rows), name)
-    found = [np.isin(row, wanted) for row, wanted in zip(np.asarray(listed), np.asarray(best), strict=True)]
+        _distinct(rows, name)
+    found = [np.isin(row, wanted) for row, wanted in zip(listed, best, strict=True)]
     return np.cumsum(found, axis=1).mean(axis=0) / np.shape(best)[1]
 
 
