@@ -165,7 +165,8 @@ def index(folder: str | Path | None = None) -> list[dict]:
 def numbers(paper: str, folder: str | Path | None = None) -> pd.DataFrame:
     """acc.@1 of every cell of a paper's tables: columns table, experiment, asked, method, printed, ours (mean ± spread
     over seeds of one budget: one with enough seeds, if there is any, among those the one from which the table's claims
-    are judged, else that of most of the table's cells, then the longest training), data and budget of ours."""
+    are judged, then that of most of the table's cells; of a table without claims, and among equals, the longest
+    training), data and budget of ours."""
     lines, runs = [], results.load(paper, folder)
     judged = {(entry.table, asked): a[0].get("budget", "") for entry, asked, _, (_, a, _) in compared(paper, runs) if a}
     for (name, table), rows in sorted(tables().items()):
@@ -183,7 +184,7 @@ def numbers(paper: str, folder: str | Path | None = None) -> pd.DataFrame:
                 some = groups[group]  # noqa: B023
                 seeds = min(len({r["seed"] for r in some}), SEEDS)
                 told = group[2] in (claimed, stage1(claimed))  # noqa: B023
-                return seeds, told, shared[group], length(some[0]), group  # noqa: B023
+                return seeds, told, shared[group] if claimed else 0, length(some[0]), group  # noqa: B023
 
             best = groups[max(groups, key=rank)] if groups else []
             lines.append({"table": table, "experiment": notebook(paper, table), "asked": cell["asked"],
