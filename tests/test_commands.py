@@ -393,6 +393,8 @@ def test_what_a_check_put_out_is_rendered_without_another_execution(sources, mon
     monkeypatch.setenv("MPLBACKEND", "agg")
     paths = [str(sources / f"{name}.ipynb") for name in ("sound", "broken")]
     assert check_notebooks.main([*paths, "--book", str(sources)]) == 1
+    checked = capsys.readouterr().out
+    assert "sound.ipynb: 3 passed" in checked, checked
     assert build_book.build(sources, sources, "smoke") != 0  # the broken one is executed again, and fails
     said = capsys.readouterr().out
     assert "sound.ipynb: unchanged" in said and "broken.ipynb: FAILED" in said
