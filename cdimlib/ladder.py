@@ -206,14 +206,14 @@ def collect(budget: str, folder=None) -> list[dict]:
     key, size, pixels = lambda r: (r["row"], r["data"]["name"], r["seed"]), *(budget.split("-") + [""] * 3)[:3:2]
     own = [r for r in results.load(PAPER, folder, budget=budget) if r["track"] != "costs"]
     merged = {key(r): r for r in results.load("people", folder, budget=f"{size}-{pixels}") if r["row"] in ROWS}
-    theirs = [(r["row"].partition("+"), r) for r in results.load(qaconv_experiments.PAPER, folder, budget=budget)]
+    theirs = [({**r, "row": row}, plus, rung) for r in results.load(qaconv_experiments.PAPER, folder, budget=budget)
+              for row, plus, rung in [r["row"].partition("+")]]
     starts = {}
-    for r in own + [{**r, "row": row} for (row, *_), r in theirs]:
+    for r in own + [r for r, *_ in theirs]:
         if starts.setdefault(key(r), r["track"]) != r["track"]:
             raise ValueError(f"{' '.join(map(str, key(r)))} was run twice at {budget}, as {starts[key(r)]!r} and as "
                              f"{r['track']!r}: give one of them a label of its own, or move its files")
-    for (row, plus, rung), r in theirs:
-        r = {**r, "row": row}
+    for r, plus, rung in theirs:
         into = merged.setdefault(key(r), {**r, "metrics": {}})["metrics"]
         for name, metrics in r["metrics"].items():
             town, _, words = name.partition(" ")
