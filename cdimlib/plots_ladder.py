@@ -71,17 +71,17 @@ def rung_table(frame: pd.DataFrame, metric: str = "acc@1", *, across: bool = Tru
 
 def lead(frame: pd.DataFrame, better: tuple[str, str], base: tuple[str, str], across: bool) -> tuple:
     """acc@1 points by which one (row, rung) leads another, both towns together: (mean, low, high, seeds), with an
-    interval of 95 %, nan for 0 seeds. Where one of them ranked for some queries only, the other is judged on these.
-    See :func:`cdimlib.results.gain`.
+    interval of 95 %, nan for 0 seeds. Where a seed of one of them ranked for some queries only, all are judged on
+    these. See :func:`cdimlib.results.gain`.
     """
     part = frame[frame["across"] == across]
     sides = [{(p.seed, p.place): p for p in part[(part["row"] == row) & (part["rung"] == rung)].itertuples()}
              for row, rung in (better, base)]  # fmt: skip
+    some = {p.place: p.asked for side in sides for p in side.values() if p.asked is not None}  # the same in all seeds
     found = {}
     for seed, place in sorted(sides[0].keys() & sides[1].keys()):
         both = [side[seed, place] for side in sides]
-        asked = next((p.asked for p in both if p.asked is not None), None)
-        ranks = [np.asarray(p.ranks)[slice(None) if asked is None or p.asked is not None else asked] for p in both]
+        ranks = [np.asarray(p.ranks)[some[place] if place in some and p.asked is None else slice(None)] for p in both]
         found.setdefault(seed, {})[place] = [{"first_rank": r} for r in ranks]
     found = {seed: places for seed, places in found.items() if len(places) == 2}  # judged in both directions
     if not found:

@@ -215,6 +215,10 @@ class TestTables:
         assert mean == 75 and low < 75 < high and seeds == 3
         assert plots_ladder.lead(frame, ("L2,L3", ""), ("vanilla", ""), across=True) == (0, 0, 0, 1)
         assert plots_ladder.lead(frame, ("qaconv", ""), ("vanilla", ""), across=True)[3] == 0
+        # a seed that was asked for all queries weighs as much as one that was asked for two
+        runs += [made("L2,L3", source, 1, never) for source in ("plaza", "campus")]
+        frame = plots_ladder.points(runs)
+        assert plots_ladder.lead(frame, ("fusion", ""), ("L2,L3", ""), across=True) == (0, 0, 0, 2)
 
     def test_others_results_join(self, tmp_path):
         common = {"paper": "qaconv-tlift", "track": "imagenet", "seed": 0, "budget": "tiny-net-64x32-1ep", "config": {},
