@@ -1,4 +1,4 @@
-"""``python -m cdimlib``: does this environment run the book? What is here and, of each fault, what mends it."""
+"""``python -m cdimlib``: does this environment run the book's code? What is here and, of each fault, what mends it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def data() -> tuple[list[str], list[str]]:
 
 
 def main() -> int:
-    """Print what was found; 0 if the book runs here."""
+    """Print what was found; 0 if the book's code runs here."""
     print(f"cdimlib {__version__}, Python {platform.python_version()}, {platform.platform()}")
     faults = []
     for look in (packages, device, data):
@@ -88,7 +88,7 @@ def main() -> int:
             break  # what comes after would fail on an import
     for line in faults:
         print(f"NOT IN ORDER: {line}")
-    print("The book does not run here yet." if faults else "All that the book needs is here.")
+    print("The book's code does not run here yet." if faults else "The book's code runs here.")
     return int(bool(faults))
 
 

@@ -26,7 +26,7 @@ def installed() -> bool:
 def test_this_environment_is_sound():
     done = subprocess.run([sys.executable, "-m", "cdimlib"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
-    for words in ("All that the book needs is here.", "torch ", "profile smoke"):
+    for words in ("The book's code runs here.", "torch ", "profile smoke"):
         assert words in done.stdout
 
 

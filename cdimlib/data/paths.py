@@ -11,7 +11,7 @@ class DataNotFound(FileNotFoundError):
 
 
 def cache_dir() -> Path:
-    """``CDIM_CACHE``, or ``~/.cache/cdimlib``: downloads and rendered toy worlds."""
+    """``CDIM_CACHE``, or ``~/.cache/cdimlib``: where downloads are kept."""
     return Path(os.environ.get("CDIM_CACHE") or Path.home() / ".cache" / "cdimlib").expanduser()
 
 

@@ -117,7 +117,7 @@ def market_seconds(cams, sessions, frames, *, official_offsets: bool = False) ->
     official_offsets: as the code published with the paper does it. It adds up the largest frames of the sessions before
     too, but takes each of them *after* that session was shifted: from the third session on, shifts count twice.
     Sessions of 1,000 frames start at 1, 1001, 3001, 7001, 15001, 31001 instead of 1, 1001, 2001, 3001, 4001, 5001.
-    QAConv, Sec. 3.4 (TLift).
+    QAConv, Sec. 3.5.
     """
     cams, sessions, frames = (np.asarray(a) for a in (cams, sessions, frames))
     shifted = frames.astype(float)
@@ -131,7 +131,7 @@ def market_seconds(cams, sessions, frames, *, official_offsets: bool = False) ->
 
 
 def duke_seconds(cams, frames) -> np.ndarray:
-    """Seconds float64 [N] of DukeMTMC-reID: (frame + offset of camera 1 to 8) / 59.94. QAConv, Sec. 3.4 (TLift)."""
+    """Seconds float64 [N] of DukeMTMC-reID: (frame + offset of camera 1 to 8) / 59.94. QAConv, Sec. 3.5."""
     return (np.asarray(frames) + DUKE_OFFSETS[np.asarray(cams) - 1]) / DUKE_RATE
 
 
