@@ -21,9 +21,10 @@ from .data import Benchmark, Split, at_hand, load, to_judge
 from .data.augment import normalise, shift_or_flip
 from .data.cuhk03 import classic
 from .data.samplers import CrossViewPairSampler, generator_for
-from .models.csn import VARIANTS, ConvSimilarityNet, pair_objective, part_sizes
+from .models.csn import VARIANTS, ConvSimilarityNet, pair_objective, part_sizes, simi_score
 from .retrieval import encode, similarity
 from .retrieval.protocols import judge, single_shot
+from .retrieval.search import eval_mode
 from .training import History, TrainConfig, fit, pick_device, seed_everything
 
 PAPER = "multilevel-similarity"
@@ -143,30 +144,43 @@ def few(split: Split, shots: int, seed: int = 0) -> Split:
     return split.where(np.sort(kept.index))
 
 
+@torch.inference_mode()
+def scores_by_term(model: nn.Module, queries: torch.Tensor, gallery: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Scores [Q, G] under the key ""; and of a pair network with a ranking net either of their terms alone, under
+    " probability" and " distance" (with its sign turned: higher is more alike)."""
+    if not getattr(model, "ranking", None):
+        return {"": similarity(model, queries, gallery)}
+    with eval_mode(model):
+        probability, distance = (term.cpu() for term in model.terms(queries, gallery))
+    return {"": simi_score(probability, distance), " probability": probability, " distance": -distance}
+
+
 def judge_pairs(run: CSNRun, model: nn.Module, bench: Benchmark, *, x_corr: bool = False) -> tuple[dict, int]:
     """Metrics by name, and how many pairs were scored.
 
     On real data the benchmark's name stands for the single-shot protocol, strictly across cameras ("first_rank": of
     each query that counts, in the first gallery drawn). In a toy town it stands for the ordinary protocol,
-    if nothing was left out, and "<name> single-shot" for that. "<name> x-corr" is the other style of single-shot.
+    if nothing was left out, and "<name> single-shot" for that. " probability" and " distance" behind it: ranked by one
+    of SimiScore's terms alone. "<name> x-corr" is the other style of single-shot.
     """
     sides = [few(split, shots) for split, shots in zip((bench.query, bench.gallery), run.shots, strict=True)]
     query, gallery = (encode(model, split.images, normalise) for split in sides)
     model.eval()
     both, everybody = torch.cat([query, gallery]), np.concatenate([split.ids for split in sides])
-    scores = similarity(model, both, both) if x_corr else similarity(model, query, gallery)
-    block = scores[: len(query), len(query) :] if x_corr else scores
+    found = scores_by_term(model, both, both) if x_corr else scores_by_term(model, query, gallery)
+    blocks = {term: scores[: len(query), len(query) :] if x_corr else scores for term, scores in found.items()}
     labels, town = (*(s.ids for s in sides), *(s.cams for s in sides)), bench.name.startswith("toytown")
-    asked, out = {bench.name + " single-shot" * town: (block, *labels, "cross-camera")}, {}
+    name, out = bench.name + " single-shot" * town, {}
+    asked = {name + term: (block, *labels, "cross-camera") for term, block in blocks.items()}
     if x_corr:
-        asked[f"{bench.name} x-corr"] = (scores, everybody, everybody, None, None, "x-corr")
+        asked[f"{bench.name} x-corr"] = (found[""], everybody, everybody, None, None, "x-corr")
     for name, (matrix, *marks, style) in asked.items():
         shown = single_shot(matrix, *marks, repeats=run.draws, seed=run.seed, style=style)
         out[name] = {**{f"acc@{k}": shown.accuracy(k) for k in (1, 5, 10, 20)}, "spread@1": 100 * shown.spread[0],
                      "queries": shown.num_valid, "protocol": shown.protocol, "first_rank": shown.first_rank.tolist()}
     if town and run.shots == (0, 0):
-        out[bench.name] = judge(block, *((None, s.ids, s.cams) for s in sides))
-    return out, scores.numel()
+        out[bench.name] = judge(blocks[""], *((None, s.ids, s.cams) for s in sides))
+    return out, found[""].numel()
 
 
 def held_out(run: CSNRun, bench: Benchmark) -> Benchmark:

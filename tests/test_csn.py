@@ -47,6 +47,13 @@ def shake(net):
     return net.eval()
 
 
+def slide_by_loop(signal, part):
+    """One part [f, f] slid over one map [H, W], zeros around it, the extra one of an even f behind."""
+    f = part.shape[-1]
+    padded = F.pad(signal, [(f - 1) // 2, f // 2] * 2)
+    return F.conv2d(padded[None, None], part[None, None])[0, 0]
+
+
 def people(count, size=SMALL):
     return torch.randn(count, 3, *size)
 
@@ -221,6 +228,53 @@ class TestNet:
             torch.testing.assert_close(sims[:, 96:192], middle)
             swapped = net.similarity_maps(b, a)[3]
         assert torch.equal(swapped[:, :288], sims[:, 288:])
+
+    @pytest.mark.parametrize("levels", [(2,), (2, 3), (2, 3, 4)])
+    def test_pair_part_written_out(self, levels):
+        """Every pair, level, direction, part and channel by a convolution of its own; maps of twice the last level's
+        size through torch's 2x2 max-pool; then everything before conv4. Multilevel-similarity, Sec. 3.1."""
+        net = shake(ConvSimilarityNet(levels, size=SMALL))
+        with torch.no_grad():
+            rows = [net.encode(people(2)), net.encode(people(2))]
+            (one, _), (other, _) = (net.unpack(side) for side in rows)
+            stacks = []
+            for pair in range(2):
+                groups = []
+                for level in levels:
+                    for maps, parts in ((one[level].maps, other[level].parts), (other[level].maps, one[level].parts)):
+                        for part in parts[pair]:
+                            answers = [slide_by_loop(maps[pair, c], part[c]) for c in range(96)]
+                            if tuple(maps.shape[2:]) == (20, 10):  # level 2, and 3 ahead of a pooled level 4
+                                answers = [F.max_pool2d(x[None, None], 2, ceil_mode=True)[0, 0] for x in answers]
+                            groups += answers
+                stacks.append(torch.stack(groups))
+            stack = torch.stack(stacks)
+            assert stack.shape == (2, 576 * len(levels), 10, 5)
+            torch.testing.assert_close(net.logits(*rows), net.decide(stack), rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(torch.cat(list(net.similarity_maps(*rows).values()), 1), stack,
+                                       rtol=1e-4, atol=1e-4)  # fmt: skip
+
+    @pytest.mark.parametrize("levels", [(3,), (2, 3)])
+    def test_ranking_net_written_out(self, levels):
+        """A convolution with pool for each level, the three parts stacked from top to bottom (15 x 5 and 9 x 3 for
+        parts of 10 and 5), a shared convolution, the average. Multilevel-similarity, Sec. 3.1."""
+        net = shake(ConvSimilarityNet(levels, size=(160, 60))).ranking
+        parts = {level: torch.randn(2, 3, 96, PART_SIZES[level], PART_SIZES[level]) for level in levels}
+
+        def convolve(block, x, pool):
+            x = F.conv2d(x, block[0].weight, block[0].bias, padding=1)
+            x = F.batch_norm(x, block[1].running_mean, block[1].running_var, block[1].weight, block[1].bias)
+            return F.max_pool2d(x.relu(), 2, ceil_mode=True) if pool else x.relu()
+
+        with torch.no_grad():
+            means = []
+            for level in levels:
+                tops = [convolve(net.first[str(level)], parts[level][:, k], pool=True) for k in range(3)]
+                tall = torch.cat(tops, dim=2)
+                assert tall.shape[2:] == {2: (15, 5), 3: (9, 3)}[level]
+                means.append(convolve(net.second, tall, pool=False).mean(dim=(2, 3)))
+            expected = F.normalize(F.linear(torch.cat(means, 1), net.linear.weight, net.linear.bias), dim=1)
+            torch.testing.assert_close(net(parts), expected, rtol=1e-4, atol=1e-5)
 
     def test_without_contrastive_loss_the_score_is_a_probability(self):
         net = shake(ConvSimilarityNet.variant("cls", size=SMALL))

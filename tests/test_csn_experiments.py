@@ -16,7 +16,7 @@ from cdimlib.data.augment import normalise
 from cdimlib.data.cuhk03 import classic
 from cdimlib.models.csn import VARIANTS, ConvSimilarityNet, part_sizes
 from cdimlib.models.matcher import VectorMatcher
-from cdimlib.retrieval import rank_metrics
+from cdimlib.retrieval import encode, rank_metrics
 from cdimlib.retrieval.protocols import judge
 
 TINY = CSNRun("L3", "toytown-plaza", size="tiny", pixels=(48, 24), steps=2, batch=12, shots=(1, 1), draws=2)
@@ -93,6 +93,24 @@ class TestJudge:
         ranks = rank_metrics(np.array(table), ids, ids, np.zeros(4), np.ones(4)).first_rank
         assert metrics["viper"]["first_rank"] == ranks.tolist()
 
+    def test_either_term_alone(self):
+        """SimiScore is made of both, on the same queries; without the ranking net there is one term."""
+        net = ConvSimilarityNet((3,), size=(48, 24), part_sizes=part_sizes((48, 24))).train()
+        rows = encode(net, torch.randint(256, (5, 3, 48, 24), dtype=torch.uint8), normalise)
+        found = csn_experiments.scores_by_term(net, rows[:2], rows[2:])
+        assert net.training and list(found) == ["", " probability", " distance"]
+        vectors = net.unpack(rows)[1]
+        for q in range(2):
+            for g in range(3):
+                p = net.eval().logits(rows[q : q + 1], rows[2 + g : 3 + g]).softmax(1)[0, 1].item()
+                d = (vectors[q] - vectors[2 + g]).norm().item()
+                assert found[" probability"][q, g].item() == pytest.approx(p, abs=1e-6)
+                assert -found[" distance"][q, g].item() == pytest.approx(d, abs=1e-6)
+                assert found[""][q, g].item() == pytest.approx(p + 0.2 / (d + 1e-4), rel=1e-4)
+        bare = ConvSimilarityNet((3,), size=(48, 24), part_sizes=part_sizes((48, 24)), contrastive=False)
+        rows = encode(bare, torch.randint(256, (5, 3, 48, 24), dtype=torch.uint8), normalise)
+        assert list(csn_experiments.scores_by_term(bare, rows[:2], rows[2:])) == [""]
+
 
 class TestRun:
     def test_a_result_and_a_grid_that_resumes(self, tmp_path):
@@ -102,7 +120,8 @@ class TestRun:
         assert [p.name for p in (folder / PAPER).iterdir()] == ["scratch-L3-toytown-plaza-48x24-2x13-s0.json"]
         stored = results.load(PAPER, folder)[0]
         assert stored == json.loads(json.dumps(result)) and not list(work.iterdir())
-        assert list(stored["metrics"]) == ["toytown-plaza single-shot", "toytown-campus single-shot"]
+        towns = [f"toytown-{town} single-shot" for town in ("plaza", "campus")]
+        assert list(stored["metrics"]) == [town + term for town in towns for term in ("", " probability", " distance")]
         assert stored["train_pairs"] == 2 * 12 and len(stored["curve"]["validation"]) == 2
         assert stored["judged_pairs"] == 12 * 13 * 2  # 12 people, and one image of somebody else in the gallery
         assert csn_experiments.run_grid([run], folder=folder, work=work) == []

@@ -210,8 +210,8 @@ class ConvSimilarityNet(Matcher):
         """Rows [P, D] of the two images of each pair -> logits [P, 2] of "different" and "the same"."""
         return self.decide(torch.cat(list(self.similarity_maps(first, second).values()), dim=1))
 
-    def score(self, queries: Tensor, gallery: Tensor, *, chunk: int | None = None) -> Tensor:
-        """SimiScore of every pair, [Q, D], [G, D] -> [Q, G], ``chunk`` pairs at a time. Multilevel-similarity, Eq. (7).
+    def terms(self, queries: Tensor, gallery: Tensor, *, chunk: int | None = None) -> tuple[Tensor, Tensor | None]:
+        """What SimiScore is made of, for every pair, [Q, D], [G, D] -> (probability [Q, G], distance [Q, G] or None).
 
         chunk: pairs alive at once (about 3 MB each at 160 x 60); by default 4 of that size on a CPU, 512 on a GPU.
         """
@@ -222,9 +222,15 @@ class ConvSimilarityNet(Matcher):
         logits = [self.logits(queries[p // len(gallery)], gallery[p % len(gallery)]) for p in pairs.split(chunk)]
         probability = torch.cat(logits).float().softmax(dim=1)[:, 1].view(len(queries), len(gallery))
         if self.ranking is None:
-            return probability
+            return probability, None
         one, other = (single(self.unpack(side)[1]) for side in (queries, gallery))
-        return simi_score(probability, torch.cdist(one, other, compute_mode="donot_use_mm_for_euclid_dist"))
+        return probability, torch.cdist(one, other, compute_mode="donot_use_mm_for_euclid_dist")
+
+    def score(self, queries: Tensor, gallery: Tensor, *, chunk: int | None = None) -> Tensor:
+        """SimiScore of every pair, [Q, D], [G, D] -> [Q, G], from :meth:`terms`; the probability alone without the
+        ranking net. Multilevel-similarity, Eq. (7)."""
+        probability, distance = self.terms(queries, gallery, chunk=chunk)
+        return probability if distance is None else simi_score(probability, distance)
 
     def compare(self, first: Tensor, second: Tensor) -> Tensor:
         """SimiScore [P] of pairs of *images* [P, 3, H, W], as the paper runs its model: both branches for each pair."""
