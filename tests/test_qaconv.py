@@ -215,8 +215,19 @@ class TestErrors:
     def test_fc_of_another_size(self):
         with pytest.raises(ValueError, match=r"maps are \(16, 6, 2\), but the FC was made for \(16, 4, 2\)"):
             matcher_of().logits(random_maps(1, h=6), random_maps(2, h=6))
-        with pytest.raises(ValueError, match=r"FC of 24 numbers, the model's has 16 \(maps of 4 x 2\): build it with"):
+        here = r"the model's has 16 \(maps of 4 x 2, symmetric=False\): build it with"
+        with pytest.raises(ValueError, match=r"FC of 24 numbers \(maps of 6 x 2, symmetric=False\), " + here):
             matcher_of().load_state_dict(matcher_of(h=6).state_dict())
+        with pytest.raises(ValueError, match=r"FC of 16 numbers \(maps of 2 x 4, symmetric=False\), " + here):
+            matcher_of().load_state_dict(matcher_of(h=2, w=4).state_dict())  # as many, in other places
+        with pytest.raises(ValueError, match=r"FC of 16 numbers \(maps of 8 x 2, symmetric=True\), " + here):
+            matcher_of().load_state_dict(matcher_of(h=8, symmetric=True).state_dict())
+        others = {name: value for name, value in matcher_of().state_dict().items() if name != "layout"}
+        model = matcher_of(h=4)
+        model.load_state_dict(others)  # of code that does not note the layout: only the number can be compared
+        assert model.layout.tolist() == [4, 2, 0]
+        with pytest.raises(ValueError, match=r"FC of 16 numbers, the model's has 24"):
+            matcher_of(h=6).load_state_dict(others)
 
     def test_images_of_another_size(self):
         with pytest.raises(ValueError, match=r"\(32, 32\) pixels, but the model was made for \(64, 32\)"):

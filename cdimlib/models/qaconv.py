@@ -4,6 +4,7 @@ alike as their best local matches. With the class memory it trains with, and its
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -81,6 +82,7 @@ class QAConv(Matcher):
         self.bn, self.logit_bn = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
         self.fc = nn.Linear(positions if symmetric else 2 * positions, 1)
         nn.init.constant_(self.fc.weight, 0.5 / positions)
+        self.register_buffer("layout", torch.tensor([*self.shape[1:], symmetric]))  # of the FC: rows, columns, shared
         self.register_load_state_dict_pre_hook(_same_fc)
 
     def encode(self, images: Tensor) -> Tensor:
@@ -157,12 +159,15 @@ class Correspondences:
 
 
 def _same_fc(model: QAConv, state: dict, prefix: str, *_) -> None:
-    """Before weights are loaded: are they for maps of this size?"""
+    """Before weights are loaded: are they for maps of this size? Weights of other code say it by their number alone."""
     there, here = state.get(prefix + "fc.weight", model.fc.weight).shape[1], model.fc.weight.shape[1]
-    if there != here:
+    layouts = [t.tolist() for t in (state.setdefault(prefix + "layout", model.layout), model.layout)]
+    if there != here or layouts[0] != layouts[1]:
+        (h, w, shared), known = layouts[0], there == math.prod(layouts[0][:2]) * (1 if layouts[0][2] else 2)
         raise ValueError(
-            f"these weights have an FC of {there} numbers, the model's has {here} (maps of {model.shape[1]} x "
-            f"{model.shape[2]}): build it with the pixels= and symmetric= of their training"
+            f"these weights have an FC of {there} numbers{f' (maps of {h} x {w}, symmetric={bool(shared)})' * known}, "
+            f"the model's has {here} (maps of {model.shape[1]} x {model.shape[2]}, symmetric={model.symmetric}): build "
+            "it with the pixels= and symmetric= of their training"
         )
 
 
