@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from . import results
-from .data import Benchmark, Split, at_hand, load, to_judge
+from .data import Benchmark, Split, at_hand, load, load_words, to_judge
 from .data.augment import normalise, shift_or_flip
 from .data.cuhk03 import classic
 from .data.samplers import CrossViewPairSampler, generator_for
@@ -115,13 +115,12 @@ def as_published(variant: str, benchmark: str = "cuhk03", **changes) -> CSNRun:
 def open_benchmark(run: CSNRun, name: str, root=None) -> Benchmark:
     """A benchmark as a run wants it; where CUHK03 has no raw file, cut from the folders of its new protocol."""
     if name.startswith("toytown"):
-        return load(name, root, pixels=run.pixels, **({"size": run.size} if run.size else {}))
+        return load_words(name, root, pixels=run.pixels, size=run.size)
     options = dict(pixels=run.pixels, verbose=False)
-    if name.startswith("table:"):
-        return load(name, root, **options)
-    if name.startswith("cuhk03") and not at_hand(name, root):
+    if name in ("cuhk03", "cuhk03/labeled") and not at_hand(name, root):
         return classic(load(name.replace("cuhk03", "cuhk03-np"), root, **options), run.seed)
-    return load(name, root, split=run.seed, **options)
+    split = {"split": run.seed} if name.startswith(("cuhk03", "cuhk01", "viper")) else {}
+    return load_words(name, root, **options, **split)
 
 
 def pair_batches(train: Split, run: CSNRun, device="cpu") -> tuple[Callable, CrossViewPairSampler]:

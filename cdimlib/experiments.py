@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from . import results
-from .data import Benchmark, load
+from .data import Benchmark, load_words
 from .data.benchmark import usual_size
 from .data.samplers import PairSampler, TripletSampler, generator_for
 from .data.transforms import SketchInput, Warp, random_crop_flip, wear
@@ -246,14 +246,7 @@ def on_canvas(bench: Benchmark, view: SketchInput) -> Benchmark:
 
 def judge(model: Matcher, bench: Benchmark, prepare) -> dict[str, dict]:
     """acc@1, acc@10, mean AP (percent) and every query's rank, per category."""
-    out = {}
-    for name, part in bench.by_category():
-        m = evaluate(model, part, prepare)
-        out[name] = {
-            "acc@1": m.accuracy(1), "acc@10": m.accuracy(10), "mAP": 100 * m.mean_ap,
-            "first_rank": m.first_rank.tolist(),
-        }
-    return out
+    return {name: evaluate(model, part, prepare).percent(1, 10) for name, part in bench.by_category()}
 
 
 def main_budget(runs: list[dict]) -> str:
@@ -278,7 +271,7 @@ def run_sketch(
 ) -> tuple[dict, Matcher]:
     """Train and test one configuration -> (result, trained model).
 
-    bench: a benchmark to use instead of ``load(run.benchmark, root)``, for instance your own or one with other knobs.
+    bench: a benchmark to use instead of ``load_words(run.benchmark, root)``, for instance one of your own.
     work: folder of checkpoints to resume from, and of the weights of pretraining, which stay there for other rows (the
     result's seconds are without it).
 
@@ -293,7 +286,7 @@ def run_sketch(
     if run.pretraining:
         start_pretrained(model, run.pretraining, bench=bench, root=root, work=work, progress=progress)
     started = time.perf_counter()
-    whole = on_canvas(bench or load(run.benchmark, root), run.input)
+    whole = on_canvas(bench or load_words(run.benchmark, root), run.input)
     bench = whole.with_validation(run.validation, seed=run.seed) if run.validation else whole
     if run.track == "modern":
         batches, objective = modern_batches(run, bench.train, device), modern_objective(run)

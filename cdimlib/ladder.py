@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -93,28 +94,28 @@ class LadderRun:
         return qaconv_experiments.load_for(qaconv_experiments.MatchRun(size=self.size, pixels=pixels), name, root)
 
 
-def train(run: LadderRun, bench: Benchmark, *, work=None, progress: bool = True) -> tuple[Matcher, object, int]:
-    """Train a row by its own experiment -> (matcher, what prepares images for it, training images seen)."""
+def train(run: LadderRun, bench: Benchmark, *, work=None, progress: bool = True) -> tuple[Matcher, object, int, list]:
+    """Train a row by its own experiment -> (matcher, what prepares images for it, training images seen, histories)."""
     common = dict(seed=run.seed, size=run.size, epochs=run.epochs, lr=run.lr or RATES.get(run.row, 0.0),
                   batch=run.batch) | OWN[run.row]  # fmt: skip
     vector = dict(backbone=run.backbone, weights=run.weights, pixels=run.pixels)
     if run.row in baselines.PEOPLE:
-        return *_classical(run, bench), len(bench.train)
+        return *_classical(run, bench), len(bench.train), []
     if run.row in csn_experiments.VARIANTS:
         per_step = 2 * CrossViewPairSampler(bench.train, common["batch"]).per_batch  # two images a match
         common |= dict(steps=max(1, round(run.epochs * len(bench.train) / per_step)), pixels=run.pair_pixels)
         model, history = csn_experiments.train_csn(csn_experiments.CSNRun(run.row, **common), bench, work=work,
                                                    progress=progress)  # fmt: skip
-        return model, normalise, per_step * len(history.losses)
+        return model, normalise, per_step * len(history.losses), [history]
     if run.row in people_experiments.ROWS:
         if run.row == "fmn":
             common["epochs"] = run.epochs / 2  # of either stage
         own = people_experiments.PersonRun(run.row, **common, **vector)
         model, histories = people_experiments.train_person(own, bench, work=work, progress=progress)
-        return model, own.input, own.batch * sum(len(h.losses) for h in histories)
+        return model, own.input, own.batch * sum(len(h.losses) for h in histories), histories
     own = qaconv_experiments.MatchRun(run.row, **common, **vector)
     model, history = qaconv_experiments.train_match(own, bench, work=work, progress=progress)
-    return model.matcher, own.input, own.batch * len(history.losses)
+    return model.matcher, own.input, own.batch * len(history.losses), [history]
 
 
 def _classical(run: LadderRun, bench: Benchmark) -> tuple[Matcher, None]:
@@ -179,7 +180,8 @@ def run_ladder(run: LadderRun, *, root=None, work=None, progress: bool = True) -
     started, bench = time.perf_counter(), run.load(run.benchmark, root)
     bench = bench.with_validation(run.validation, seed=run.seed) if run.validation else bench
     places = to_judge([bench] if run.validation else [bench, *(run.load(name, root) for name in run.also)])
-    matcher, prepare, images = train(run, bench, work=work, progress=progress)
+    work = work and Path(work) / _folder(run)
+    matcher, prepare, images, histories = train(run, bench, work=work, progress=progress)
     metrics, every = {}, run.every if run.row in csn_experiments.VARIANTS else 1
     for place in places:  # the calibration is learned where the matcher was
         metrics |= climb(matcher, prepare, replace(place, train=bench.train), every=every)
@@ -189,14 +191,19 @@ def run_ladder(run: LadderRun, *, root=None, work=None, progress: bool = True) -
             "data": {"name": run.benchmark, "note": bench.note, "train_images": len(bench.train),
                      "train_identities": len(np.unique(bench.train.ids)), "images_seen": images,
                      "judged_on": {place.name: [len(place.query), len(place.gallery)] for place in places}},
-            "wall_seconds": round(time.perf_counter() - started, 1),
+            "wall_seconds": round(time.perf_counter() - started + sum(h.earlier for h in histories), 1),
             **results.machine(pick_device())}
+
+
+def _folder(run: LadderRun) -> str:
+    """Of a run's checkpoints: several rows call theirs alike."""
+    return results.path_of(run.stub).stem
 
 
 def run_grid(runs: list[LadderRun], *, root=None, folder=None, work=None, progress: bool = True) -> list[dict]:
     """Every run that has no result yet, in order; results are written as they come, so a stopped grid resumes."""
     return results.run_missing(runs, lambda run: [run_ladder(run, root=root, work=work, progress=progress)],
-                               folder=folder)
+                               folder=folder, work=work, leftovers=lambda run: f"{_folder(run)}/*")
 
 
 def collect(budget: str, folder=None) -> list[dict]:

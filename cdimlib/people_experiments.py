@@ -7,7 +7,6 @@ Network by its global network, its local one, and both.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import fields, replace
 from pathlib import Path
@@ -215,7 +214,7 @@ def shared_row(run: PersonRun, folder=None) -> Path | None:
     if not path.exists():
         return None
     known = {field.name for field in fields(PersonRun)}
-    stored = {name: value for name, value in json.loads(path.read_text())["config"].items() if name in known}
+    stored = {name: value for name, value in results.read(path)["config"].items() if name in known}
     return None if first_stage(PersonRun(**stored)) == first_stage(run) else path
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from .data import Benchmark, load, option, words_of
+from .data import Benchmark, load_words, words_of
 from .data.augment import PersonInput
 from .data.people import home
 from .models.fmn import FeatureMaskNet
@@ -147,12 +147,9 @@ class PersonRun:
     def load(self, words: str, root=None) -> Benchmark:
         """The benchmark that a name, perhaps with knobs, stands for, in this run's size and pixels; of Market-1501 with
         its list for several queries at once, where that is at hand."""
-        name, knobs = words_of(words)
-        options = {"size": self.size} if self.size and name.startswith("toytown-") else {}
-        options |= dict(map(option, knobs))
-        if name == "market1501" and (home(name, root) / "gt_bbox").is_dir():
-            options["multi_query"] = True
-        return replace(load(name, root, pixels=self.pixels, **options), name=words)
+        name, _ = words_of(words)
+        several = {"multi_query": True} if name == "market1501" and (home(name, root) / "gt_bbox").is_dir() else {}
+        return load_words(words, root, pixels=self.pixels, size=self.size, **several)
 
     def budget(self, stage: int = 2) -> str:
         """The part of a result's name that says how large a run was; stage 1 is the global network's alone."""

@@ -7,7 +7,7 @@ One training fills several rows: the matcher itself ("qaconv"), re-ranked ("qaco
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import distributed as dd
 from . import results
-from .data import Benchmark, load, option, to_judge, words_of
+from .data import Benchmark, load_words, to_judge, words_of
 from .data.augment import IMAGENET_MEAN, IMAGENET_STD, PersonInput, random_block
 from .distributed import encode, fit, once, resident_batches, settings, similarity
 from .models.qaconv import Classifier, ClassMemory, PooledMaps, QAConv
@@ -152,11 +152,7 @@ def build(run: MatchRun, classes: int) -> ClassMemory | Classifier:
 
 def load_for(run: MatchRun, name: str, root=None) -> Benchmark:
     """The data of ``run.benchmark`` or of one of ``run.also``, at the run's size and pixels, under that very name."""
-    source, words = words_of(name)
-    knobs, size = dict(option(word) for word in words if word != "plain"), {}
-    if run.size and source.startswith("toytown"):
-        size["size"] = run.size
-    return replace(load(source, root, pixels=run.pixels, **size, **knobs), name=name)
+    return load_words(name, root, pixels=run.pixels, size=run.size)
 
 
 def look(run: MatchRun, matcher, bench: Benchmark) -> list[tuple]:

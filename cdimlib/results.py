@@ -112,6 +112,14 @@ def check(result: dict, source: str = "result") -> dict:
     return result
 
 
+def read(path: Path) -> dict:
+    """The result in a file; ValueError that names the file where it holds none."""
+    try:
+        return check(json.loads(path.read_text()), str(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}): restore it or delete it and run again") from error
+
+
 def is_done(path: Path, settings: dict, mend: str, run=None) -> bool:
     """Whether a run has its result at ``path``; ValueError (that ends with ``mend``) if with other settings.
 
@@ -120,7 +128,7 @@ def is_done(path: Path, settings: dict, mend: str, run=None) -> bool:
     """
     if not path.exists():
         return False
-    stored = json.loads(path.read_text())["config"]
+    stored = read(path)["config"]
     left_out = stored.keys() - settings.keys() - {"also"}
     settings = {**settings, **{name: getattr(run, name) for name in left_out if hasattr(run, name)}}
     settings = json.loads(json.dumps(settings))
@@ -185,10 +193,7 @@ def load(paper: str, folder: str | Path | None = None, **where) -> list[dict]:
     """
     found = []
     for path in sorted((Path(folder or ROOT / "results") / paper).glob("*.json")):
-        try:
-            result = check(json.loads(path.read_text()), str(path))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is not valid JSON ({error}): restore it or delete it and run again") from error
+        result = read(path)
         if all(result.get(k) in (v if isinstance(v, list) else [v]) for k, v in where.items()):
             found.append(result)
     seen = {}
@@ -234,12 +239,12 @@ def compare(
     of the paper's data sets and judged on another is in no line.
     """
     printed, real, lines = paper_table(paper, table), set(paper_table(paper)["dataset"]), []
+    found = load(paper, folder, **where)
     for dataset in datasets or printed["dataset"].unique():
         part = printed[printed["dataset"] == dataset]
         for method in part["method"].unique():
-            runs = load(paper, folder, row=rows[method], **where) if method in rows else []
-            runs = [r for r in runs if r["data"]["name"] == dataset or r["data"]["name"] not in real]
-            runs = [r for r in runs if dataset in r["metrics"]]
+            runs = [r for r in found if r["row"] == rows.get(method) and dataset in r["metrics"]
+                    and (r["data"]["name"] == dataset or r["data"]["name"] not in real)]  # fmt: skip
             if len({r["seed"] for r in runs}) < len(runs):
                 raise ValueError(f"table {table}, {method} on {dataset}: a seed was run under several budgets "
                                  f"({', '.join(sorted({r['budget'] for r in runs}))}): say which, by budget=")

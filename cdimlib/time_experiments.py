@@ -83,8 +83,7 @@ def judge(scores, table: pd.DataFrame, asked: np.ndarray) -> dict:
     """acc@1, acc@10, mAP (rectangle) in percent and first_rank (101 for all beyond 100), by the cross-camera rule."""
     ids, cams = table.id.to_numpy(), table.cam.to_numpy()
     found = rank_metrics(scores, ids[asked], ids[~asked], cams[asked], cams[~asked])
-    return {"acc@1": found.accuracy(1), "acc@10": found.accuracy(10), "mAP": 100 * found.mean_ap,
-            "first_rank": found.first_rank.clip(max=101).tolist()}
+    return found.percent(1, 10) | {"first_rank": found.first_rank.clip(max=101).tolist()}
 
 
 def calibrate(table: pd.DataFrame, level: float, seed: int = 1000, pairs: int = 400_000) -> tuple[float, float, float]:

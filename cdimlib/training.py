@@ -63,6 +63,9 @@ class TrainConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+        if not isinstance(self.steps, int) or (self.patience is not None and self.patience < 1):
+            raise ValueError(f"need a whole number of steps and patience >= 1 or None; got {self.steps!r} and "
+                             f"{self.patience}")
         if self.steps < 1 or self.lr <= 0 or not 0 <= self.warmup < 1:
             raise ValueError(f"need steps >= 1, lr > 0 and 0 <= warmup < 1; got {self.steps}, {self.lr}, {self.warmup}")
         if self.checkpoint_every < 1 or self.evaluate_every < 0:
@@ -197,8 +200,8 @@ def fit(
     checkpoint: file to resume from if it exists, and to write (atomically) as training goes on; beside it, with the
     ending ``.jsonl``, a log of the validations. A checkpoint of another configuration is refused.
     """
-    device, began = next(model.parameters()).device, time.perf_counter()
     optimizer = make_optimizer(model, config)
+    device, began = next(model.parameters()).device, time.perf_counter()
     history, best, start = History(), None, 0
     checkpoint = Path(checkpoint) if checkpoint else None
     if checkpoint and checkpoint.exists():
@@ -236,7 +239,7 @@ def fit(
             score = validate(model)
             if isinstance(score, tuple):
                 score, note = score
-                history.notes.append(note)
+                history.notes.append(_plain(note))
             score = float(score)
             history.validation.append((done, score))
             if score > history.best_score:
@@ -252,6 +255,15 @@ def fit(
     if best is not None:
         model.load_state_dict(best)
     return history
+
+
+def _plain(note):
+    """NumPy's numbers as Python's, in lists and dicts: what a checkpoint can hold."""
+    if isinstance(note, dict):
+        return {key: _plain(value) for key, value in note.items()}
+    if isinstance(note, list | tuple):
+        return [_plain(value) for value in note]
+    return note.tolist() if isinstance(note, np.generic | np.ndarray) else note
 
 
 def _save(path, model, optimizer, history, config, step, best) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from cdimlib import csn_experiments, results
 from cdimlib.csn_experiments import PAPER, TABLES, CSNRun, as_published, few, judge_pairs, open_benchmark, pair_batches
-from cdimlib.data import Benchmark, DataNotFound, Split
+from cdimlib.data import Benchmark, DataNotFound, Split, registry
 from cdimlib.data.augment import normalise
 from cdimlib.data.cuhk03 import classic
 from cdimlib.models.csn import VARIANTS, ConvSimilarityNet, part_sizes
@@ -205,9 +205,21 @@ class TestClassicCut:
                 raise DataNotFound(name)
             return self.bench(210)
 
-        monkeypatch.setattr(csn_experiments, "load", load)
+        for module in (csn_experiments, registry):
+            monkeypatch.setattr(module, "load", load)
         monkeypatch.setenv("CDIM_DATA", "/nowhere")
         bench = open_benchmark(CSNRun(seed=2), "cuhk03/labeled")
         assert "split 2" in bench.note and len(np.unique(bench.train.ids)) == 10
         with pytest.raises(DataNotFound, match="cuhk01"):
             open_benchmark(CSNRun(), "cuhk01")
+
+    def test_a_split_for_those_that_have_several(self, monkeypatch):
+        asked = {}
+        monkeypatch.setattr(registry, "load", lambda name, root=None, **o: asked.update({name: o}) or self.bench())
+        for name in ("cuhk01", "viper", "market1501", "table:mine.csv"):
+            assert open_benchmark(CSNRun(seed=3), name).name == name
+        plain = {"pixels": (160, 60), "verbose": False}
+        assert asked["cuhk01"] == asked["viper"] == plain | {"split": 3}
+        assert asked["market1501"] == asked["table:mine.csv"] == plain
+        town = open_benchmark(TINY, "toytown-plaza occlusion=1 size=demo")
+        assert town.name == "toytown-plaza occlusion=1 size=demo" and asked["toytown-plaza"]["size"] == "demo"

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cdimlib import experiments as ex
 from cdimlib import pretraining, results
@@ -42,6 +43,22 @@ def test_a_run_from_benchmark_to_result(track, tmp_path, monkeypatch):
     assert result["curve"]["best_step"] == 2 and len(result["curve"]["test_single_view"]) == 1
     again, _ = ex.run_sketch(run, progress=False)
     assert again["metrics"] == result["metrics"], "the same configuration must give the same numbers"
+
+
+def test_a_table_of_sketches_without_categories(tmp_path):
+    """It is one category; and its grid, named by the table's path, counts as done."""
+    shop, rows = load("toy-shop/shoes", size="tiny", pixels=64), ["path,id,split,camera"]
+    for name in ("train", "query", "gallery"):
+        split = getattr(shop, name)
+        for n, (image, identity, cam) in enumerate(zip(split.images, split.ids, split.cams)):
+            Image.fromarray(image[0].numpy()).save(tmp_path / f"{name}{n}.png")
+            rows.append(f"{name}{n}.png,{identity},{name},{cam}")
+    (tmp_path / "mine.csv").write_text("\n".join(rows))
+    run = ex.SketchRun("vanilla", **{**TINY, "benchmark": f"table:{tmp_path}/mine.csv"})
+    (result,) = ex.run_grid([run], folder=tmp_path, progress=False)
+    assert list(result["metrics"]) == [run.benchmark] and result["curve"]["validation"][0][1] > 0
+    assert len(result["metrics"][run.benchmark]["first_rank"]) == len(shop.query)
+    assert ex.run_grid([run], folder=tmp_path, progress=False) == []
 
 
 def test_the_faithful_track_refuses_pooled_categories(monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cdimlib import ladder, plots_ladder
+from cdimlib import ladder, people_experiments, plots_ladder
 from cdimlib import results as store
 from cdimlib.data import load
 from cdimlib.data.samplers import CrossViewPairSampler
@@ -65,24 +65,37 @@ class TestRuns:
     def test_what_is_trained_and_what_it_saw(self, row):
         run = LadderRun(row, **{**TINY, "epochs": 0.3})
         bench = run.load(run.benchmark)
-        matcher, prepare, seen = ladder.train(run, bench, progress=False)
+        matcher, prepare, seen, histories = ladder.train(run, bench, progress=False)
         features = encode(matcher, bench.query.images[:3], prepare)
         assert ladder.score(matcher.eval(), features, features).shape == (3, 3)
         if row == "colour-texture-metric":  # there are no steps: every training image is seen once
-            assert isinstance(matcher, PairMetric) and seen == len(bench.train)
+            assert isinstance(matcher, PairMetric) and seen == len(bench.train) and not histories
         else:  # a budget is met but for the rounding of steps; two stages may round twice
             index = CrossViewPairSampler(bench.train, 48)(0, 0)[0] if row == "L2,L3" else range(32)
             assert abs(seen - run.epochs * len(bench.train)) <= len(index) and seen % len(index) == 0
 
     def test_a_run_climbs_in_both_towns_and_repeats_itself(self, tmp_path):
         run = LadderRun("vanilla", also=(ladder.TOWNS[1],), **TINY)
-        (result,) = ladder.run_grid([run], folder=tmp_path, progress=False)
+        work = tmp_path / "work"
+        (result,) = ladder.run_grid([run], folder=tmp_path, work=work, progress=False)
+        assert work.exists() and not [path for path in work.rglob("*") if path.is_file()], "checkpoints are cleared"
         assert set(result["metrics"]) == {f"{t}{rung}" for t in ladder.TOWNS for rung in ("", "+rerank", *TWO)}
-        assert ladder.run_grid([run], folder=tmp_path, progress=False) == []
+        assert ladder.run_grid([run], folder=tmp_path, work=work, progress=False) == []
         again = ladder.run_ladder(run, progress=False)
         assert again["metrics"] == result["metrics"] and again["data"]["images_seen"] == result["data"]["images_seen"]
         with pytest.raises(ValueError, match="label of its own"):
             ladder.run_grid([LadderRun("vanilla", lr=0.5, **TINY)], folder=tmp_path, progress=False)
+
+    def test_seconds_before_a_stop_count(self, monkeypatch):
+        train = people_experiments.train_person
+
+        def resumed(*args, **options):
+            model, histories = train(*args, **options)
+            histories[0].earlier = 1000.0
+            return model, histories
+
+        monkeypatch.setattr(people_experiments, "train_person", resumed)
+        assert ladder.run_ladder(LadderRun("vanilla", **TINY), progress=False)["wall_seconds"] > 1000
 
     def test_validation_looks_at_no_test_person(self):
         run = LadderRun("vanilla", also=(ladder.TOWNS[1],), validation=0.3, **TINY)

@@ -376,7 +376,7 @@ class TestRuns:
         assert result["data"]["train_identities"] == 4 and result["data"]["train_images"] == 16
 
     def test_a_grid_resumes_shares_the_global_network_and_refuses_other_settings(self, world, tmp_path, monkeypatch):
-        monkeypatch.setattr(people_runs, "load", lambda name, root, **options: world)
+        monkeypatch.setattr(people_runs, "load_words", lambda name, root, **options: world)
         runs = [pe.PersonRun("fmn", **TINY, margin=margin) for margin in (0.0, 0.5)]
         pe.run_grid(runs[:1], folder=tmp_path, work=tmp_path / "work", progress=False)
         first = sorted(p.name for p in (tmp_path / "work").glob("*.pt"))

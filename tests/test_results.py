@@ -72,6 +72,11 @@ def test_broken_json_and_two_results_of_one_run_are_refused(tmp_path):
     copy.write_text("{")
     with pytest.raises(ValueError, match="again.json is not valid JSON"):
         results.load("midlevel-fusion", tmp_path)
+    with pytest.raises(ValueError, match="again.json is not valid JSON"):
+        results.is_done(copy, {}, "")
+    copy.write_text('{"a": 1}')
+    with pytest.raises(ValueError, match="again.json lacks paper"):
+        results.is_done(copy, {}, "")
 
 
 def test_unknown_table_names_the_known_ones():

@@ -12,6 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -165,6 +166,8 @@ class TestOptimisers:
         model.bias.requires_grad_(False)
         with pytest.raises(ValueError, match="no parameter to train"):
             make_optimizer(model, CONFIG)
+        with pytest.raises(ValueError, match="no parameter to train"):
+            fit(nn.Identity(), lambda seed, step: 5.0, quadratic, CONFIG, **quiet)
 
     def test_schedule(self):
         config = TrainConfig(steps=100, lr=2.0, schedule="cosine", warmup=0.2)
@@ -202,6 +205,8 @@ class TestOptimisers:
             ({"steps": 0}, r"need steps >= 1, lr > 0 and 0 <= warmup < 1; got 0"),
             ({"lr": -1.0}, r"got 6, -1.0"),
             ({"warmup": 1.0}, r"got 6, 0.1, 1.0"),
+            ({"steps": 2.5}, r"need a whole number of steps and patience >= 1 or None; got 2.5 and None"),
+            ({"patience": 0}, r"got 6 and 0"),
             ({"checkpoint_every": 0}, r"need checkpoint_every >= 1 and evaluate_every >= 0; got 0 and 0"),
         ],
     )
@@ -251,6 +256,12 @@ class TestValidation:
         first = self.count(config, [1, 0], checkpoint=tmp_path / "run.pt")
         again = self.count(config, [], checkpoint=tmp_path / "run.pt")
         assert again[0] == first[0] and again[1].losses == first[1].losses and again[1].stopped_early
+
+    def test_notes_with_numpys_numbers_survive_a_stop(self, tmp_path):
+        config, note = TrainConfig(steps=4, lr=1.0, evaluate_every=2), {2: (np.float64(0.5), [np.int64(3)], np.ones(2))}
+        histories = [self.count(config, scores, checkpoint=tmp_path / "run.pt")[1]
+                     for scores in ([(1.0, note), (2.0, note)], [])]  # fmt: skip
+        assert histories[0].notes == histories[1].notes == 2 * [{2: [0.5, [3], [1.0, 1.0]]}]
 
     def test_without_validation_the_last_weights_stay(self):
         model = nn.Linear(1, 1, bias=False)

@@ -2,7 +2,7 @@
 
 from .benchmark import PHOTO, SKETCH, Benchmark, Split, pool, to_judge
 from .paths import DataNotFound
-from .registry import at_hand, load, names, option, words_of
+from .registry import at_hand, load, load_words, names, option, words_of
 
-__all__ = ["PHOTO", "SKETCH", "Benchmark", "DataNotFound", "Split", "at_hand", "load", "names", "option", "pool",
-           "to_judge", "words_of"]
+__all__ = ["PHOTO", "SKETCH", "Benchmark", "DataNotFound", "Split", "at_hand", "load", "load_words", "names",
+           "option", "pool", "to_judge", "words_of"]

@@ -134,8 +134,9 @@ class Benchmark:
         )
 
     def by_category(self) -> list[tuple[str, Benchmark]]:
-        """(category, its benchmark) for each category: a gallery never mixes categories."""
-        return [(name, self.category(name)) for name in self.categories]
+        """(category, its benchmark) for each category: a gallery never mixes categories. Where nothing is said of
+        categories, all is one, under the benchmark's own name."""
+        return [(name, self.category(name)) for name in self.categories] or [(self.name, self)]
 
     def with_people(self, count: int) -> Benchmark:
         """With ``count`` of the training identities, drawn at random, always the same ones; all if there are fewer."""
@@ -172,10 +173,10 @@ class Benchmark:
             held.append(rng.choice(ids, count, replace=False))
         out = np.isin(self.train.ids, np.concatenate(held))
         part = self.train.where(out)
-        top = np.zeros(len(part), bool)
-        for identity in np.unique(part.ids):
-            mine = part.ids == identity
-            top |= mine & (part.cams == part.cams[mine].max())
+        order = np.lexsort((-part.cams, part.ids))
+        _, first, number = np.unique(part.ids[order], return_index=True, return_inverse=True)
+        top = np.empty(len(part), bool)
+        top[order] = part.cams[order] == part.cams[order][first][number]
         return replace(
             self, name=f"{self.name}[validation]", train=self.train.where(~out), query=part.where(top),
             gallery=part.where(~top), meta={k: v for k, v in self.meta.items() if k not in ("junk", "shots", "paths")},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from . import people, qmul, table, toyshop, toytown
@@ -94,6 +95,17 @@ def load(name: str, root: str | Path | None = None, **options) -> Benchmark:
     if not category:
         return pool("qmul", [qmul.load_category(c, root) for c in qmul.CATEGORIES])
     return qmul.load_category(category, root)
+
+
+def load_words(text: str, root: str | Path | None = None, **usual) -> Benchmark:
+    """What a name with options behind it stands for ("toytown-plaza misalignment=1"), called by these very words.
+
+    usual: options of :func:`load` that the text may override; ``size`` is for toy worlds alone, None is the profile's.
+    """
+    name, words = words_of(text)
+    if not (usual.get("size") and name.startswith("toy")):
+        usual.pop("size", None)
+    return replace(load(name, root, **usual | dict(option(word) for word in words if word != "plain")), name=text)
 
 
 def at_hand(name: str, root: str | Path | None = None) -> bool:

@@ -80,7 +80,9 @@ def load(
         warnings.warn(f"{path}: {problem.removeprefix(WARNING)}", stacklevel=2)
     junk = {s: sum(r["split"] == s and r["id"] == JUNK for r in table.rows) for s in SPLITS}
     table.rows = [r for r in table.rows if r["id"] != JUNK]
-    names = sorted({r["id"] for r in table.rows})
+    names, numbers = np.unique([r["id"] for r in table.rows], return_inverse=True)
+    for r, number in zip(table.rows, numbers.tolist()):
+        r["number"] = number
     categories = tuple(sorted({r["category"] for r in table.rows})) if "category" in table.columns else ()
     timed = "time" in table.columns
 
@@ -89,7 +91,7 @@ def load(
         images = [table.images[r["row"]] for r in rows]
         return Split(
             torch.stack(images) if images else torch.empty(0, channels, *size, dtype=torch.uint8),
-            np.array([names.index(r["id"]) for r in rows], np.int64),
+            np.array([r["number"] for r in rows], np.int64),
             np.array([r["camera"] for r in rows], np.int64),
             np.array([r["time"] for r in rows], float) if timed else None,
             np.array([categories.index(r["category"]) for r in rows], np.int64) if categories else None,
@@ -97,7 +99,7 @@ def load(
 
     benchmark = Benchmark(
         path.stem, *(split(s) for s in SPLITS), categories=categories, note=f"own images, listed in {path.name}",
-        meta={"ids": names, "junk": junk,
+        meta={"ids": names.tolist(), "junk": junk,
               "paths": {s: [r["path"] for r in table.rows if r["split"] == s] for s in SPLITS}},
     )
     if verbose:
@@ -221,6 +223,13 @@ def _check_whole(table: _Table) -> None:
         elif r["split"] == "query" and cameras[r["id"]] == {r["camera"]}:
             table.problems.append(f"row {r['row']}: query {r['id']!r} has a match in the gallery only under its own "
                                   f"camera {r['camera']}, and such matches are ignored")
+    kinds = defaultdict(set)
+    for r in rows:
+        if {"id", "category"} <= r.keys():
+            kinds[r["id"]].add(r["category"])
+    if several := sorted(name for name in kinds if len(kinds[name]) > 1):
+        table.problems.append(f"{len(several)} identities stand under two categories ({', '.join(several[:5])}"
+                              f"{', ...' if len(several) > 5 else ''}): ids must be unique in the whole table")
     train = {r["id"] for r in used if r["split"] == "train"}
     both = sorted(train & {r["id"] for r in used if r["split"] != "train"})
     if both:

@@ -20,7 +20,7 @@ CHUNK = 256  # rows brought to the CPU together
 
 @dataclass(frozen=True)
 class RankMetrics:
-    """cmc: float array [G'], share of queries with a match among the first k (rank 1 first); mean_ap in 0..1;
+    """cmc: float array [G], share of queries with a match among the first k (rank 1 first); mean_ap in 0..1;
     first_rank: int array [Q], rank of the first match (0 where the query was skipped);
     average_precision: float array [Q] (nan where skipped); num_valid: queries that count; definition: of AP;
     match_ranks: of each query that counts the ranks of all its matches.
@@ -43,6 +43,11 @@ class RankMetrics:
         if k < 1:
             raise ValueError(f"k must be at least 1 (got {k})")
         return 100.0 * float(self.cmc[min(k, len(self.cmc)) - 1])
+
+    def percent(self, *ranks: int) -> dict:
+        """What a result keeps: acc@k for each of ``ranks`` and mAP in percent, and every query's first rank."""
+        shown = {f"acc@{k}": self.accuracy(k) for k in ranks}
+        return shown | {"mAP": 100 * self.mean_ap, "first_rank": self.first_rank.tolist()}
 
 
 def average_precision(ranks, definition: str = "rectangle") -> float:

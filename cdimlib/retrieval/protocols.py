@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .metrics import _host, labels_of, rank_metrics
+from .metrics import RankMetrics, _host, labels_of, rank_metrics
 from .search import similarity as score_all
 
 STYLES = ("cross-camera", "x-corr")
@@ -31,11 +31,7 @@ class SingleShot:
     protocol: str
     first_rank: np.ndarray
 
-    def accuracy(self, k: int) -> float:
-        """acc.@k in percent, k from 1."""
-        if k < 1:
-            raise ValueError(f"k must be at least 1 (got {k})")
-        return 100.0 * float(self.cmc[:k][-1])
+    accuracy = RankMetrics.accuracy
 
 
 def single_shot(
@@ -116,7 +112,5 @@ def judge(matcher, queries, gallery) -> dict:
     matcher: a matcher, or the similarity [Q, G] itself; queries, gallery: (features, ids, cams).
     """
     scores = score_all(matcher, queries[0], gallery[0]) if isinstance(matcher, nn.Module) else matcher
-    labels = queries[1], gallery[1], queries[2], gallery[2]
-    metrics = rank_metrics(scores, *labels)
-    return {**{f"acc@{k}": metrics.accuracy(k) for k in (1, 5, 10, 20)}, "mAP": 100 * metrics.mean_ap,
-            "mAP (trapezoid)": 100 * metrics.mean_ap_by("trapezoid"), "first_rank": metrics.first_rank.tolist()}
+    metrics = rank_metrics(scores, queries[1], gallery[1], queries[2], gallery[2])
+    return metrics.percent(1, 5, 10, 20) | {"mAP (trapezoid)": 100 * metrics.mean_ap_by("trapezoid")}
