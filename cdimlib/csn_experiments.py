@@ -76,13 +76,7 @@ class CSNRun:
     precision: str = "auto"
 
     def __post_init__(self):
-        if self.variant not in VARIANTS:
-            raise ValueError(f"unknown variant {self.variant!r}: choose from {', '.join(map(repr, VARIANTS))}")
-        for name in ("also", "pixels", "shots"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name in ("evaluations", "draws"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1 (got {getattr(self, name)})")
+        results.check_run(self, VARIANTS, row="variant", from_one=("evaluations", "draws"))
         if len(self.shots) != 2 or min(self.shots) < 0:
             raise ValueError(f"shots are two numbers, of queries and of gallery images, 0 for all (got {self.shots})")
 

@@ -98,8 +98,7 @@ class SketchRun:
     precision: str = "auto"
 
     def __post_init__(self):
-        if self.row not in ROWS:
-            raise ValueError(f"unknown row {self.row!r}: choose from {', '.join(ROWS)}")
+        results.check_run(self, ROWS, from_one=("evaluations",))
         if self.track not in ("modern", "faithful"):
             raise ValueError(f"track must be 'modern' or 'faithful', not {self.track!r}")
         if self.init == "imagenet" and not self.row.startswith("inception"):
@@ -114,11 +113,6 @@ class SketchRun:
             if self.track != "faithful":
                 raise ValueError(f"init={self.init!r} is of the faithful track: its networks have no batch norm, those "
                                  "of the modern track do")
-        if self.evaluations < 1:
-            raise ValueError(f"evaluations must be at least 1 (got {self.evaluations})")
-        if not 0 <= self.validation < 1:
-            raise ValueError(f"validation must lie between 0 and 1 (got {self.validation}): the share of training "
-                             "identities held out, 0 for none")
 
     @property
     def input(self) -> SketchInput:

@@ -71,12 +71,7 @@ class LadderRun:
     label: str = ""
 
     def __post_init__(self):
-        if self.row not in ROWS:
-            raise ValueError(f"unknown row {self.row!r}: choose from {', '.join(ROWS)}")
-        for name in ("also", "pixels", "pair_pixels"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.every < 1:
-            raise ValueError(f"every must be at least 1 (got {self.every})")
+        results.check_run(self, ROWS, from_one=("every",))
 
     @property
     def stub(self) -> dict:

@@ -14,7 +14,7 @@ from .data.people import home
 from .models.fmn import FeatureMaskNet
 from .models.midlevel import PersonFusion
 from .models.residual import Backbone
-from .results import digest, settings_of
+from .results import check_run, digest, settings_of
 
 FUSION, MASK = "midlevel-fusion", "feature-mask-network"
 #: what can be trained: for mid-level fusion the maps to fuse, where "res4:" is every unit of stage 4 and "res5:-1" all
@@ -114,18 +114,11 @@ class PersonRun:
     also: tuple[str, ...] = ()
 
     def __post_init__(self):
-        if self.row not in ROWS:
-            raise ValueError(f"unknown row {self.row!r}: choose from {', '.join(ROWS)}")
+        check_run(self, ROWS, from_one=("evaluations",))
         if self.masked and ROWS[self.row] and self.margin is None:
             raise ValueError(f"row {self.row!r} needs margin=, of the ranking hinge: the paper does not give it")
-        if self.evaluations < 1:
-            raise ValueError(f"evaluations must be at least 1 (got {self.evaluations})")
         if self.identities and self.batch % self.identities:
             raise ValueError(f"a batch of {self.batch} does not divide into {self.identities} identities")
-        object.__setattr__(self, "pixels", tuple(self.pixels))
-        object.__setattr__(self, "also", tuple(self.also))
-        if len({self.benchmark, *self.also}) <= len(self.also):
-            raise ValueError(f"also={self.also} names a benchmark twice, or {self.benchmark!r}, the run's own")
 
     @property
     def masked(self) -> bool:

@@ -96,10 +96,7 @@ class MatchRun:
     label: str = ""
 
     def __post_init__(self):
-        if self.row not in ROWS:
-            raise ValueError(f"unknown row {self.row!r}: choose from {', '.join(ROWS)}")
-        for name in ("also", "pixels", "pivots"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        results.check_run(self, ROWS)
         if min(self.pivots, default=1) < 1:
             raise ValueError(f"pivots must be at least 1 each (got {', '.join(map(str, self.pivots))})")
 

@@ -58,6 +58,27 @@ def settings_of(run, **unasked) -> dict:
     return {name: value for name, value in asdict(run).items() if name not in unasked or value != unasked[name]}
 
 
+def check_run(run, rows: Iterable[str], *, row: str = "row", from_one: tuple[str, ...] = ()) -> None:
+    """What the settings of every kind of run have to meet, or a ValueError; lists (JSON has no tuples) become tuples.
+
+    rows: the known values of the field called ``row``; from_one: fields that must be at least 1.
+    """
+    for name, value in vars(run).items():
+        if isinstance(value, list):
+            object.__setattr__(run, name, tuple(value))
+    if getattr(run, row) not in rows:
+        raise ValueError(f"unknown {row} {getattr(run, row)!r}: choose from {', '.join(map(repr, rows))}")
+    for name in from_one:
+        if getattr(run, name) < 1:
+            raise ValueError(f"{name} must be at least 1 (got {getattr(run, name)})")
+    if not 0 <= run.validation < 1:
+        raise ValueError(f"validation must lie between 0 and 1 (got {run.validation}): the share of training "
+                         "identities held out, 0 for none")
+    also = getattr(run, "also", ())
+    if len({run.benchmark, *also}) <= len(also):
+        raise ValueError(f"also={also} names a benchmark twice, or {run.benchmark!r}, the run's own")
+
+
 def digest(settings: dict) -> str:
     """Ten hexadecimal digits of settings, for a checkpoint's name: other settings must not resume from it."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]

@@ -42,7 +42,7 @@ def towns():
 
 class TestRuns:
     def test_unknown_row(self):
-        with pytest.raises(ValueError, match="unknown row 'fusoin': choose from colour-texture, "):
+        with pytest.raises(ValueError, match="unknown row 'fusoin': choose from 'colour-texture', "):
             LadderRun("fusoin")
 
     def test_every_query_or_every_other_but_not_none(self):

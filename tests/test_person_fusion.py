@@ -166,7 +166,7 @@ class TestRows:
 
     @pytest.mark.parametrize(
         ("wrong", "message"),
-        [({"row": "grn"}, "unknown row 'grn': choose from vanilla"), ({"row": "fmn"}, "needs margin="),
+        [({"row": "grn"}, "unknown row 'grn': choose from 'vanilla'"), ({"row": "fmn"}, "needs margin="),
          ({"row": "fusion", "batch": 10, "identities": 4}, "batch of 10 does not divide into 4")],
     )  # fmt: skip
     def test_impossible_runs(self, wrong, message):

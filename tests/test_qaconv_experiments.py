@@ -77,7 +77,7 @@ class TestSettings:
         assert qe.as_published("softmax", epochs=3).epochs == 3
 
     def test_row_unknown(self):
-        with pytest.raises(ValueError, match="unknown row 'qaconf': choose from qaconv, softmax"):
+        with pytest.raises(ValueError, match="unknown row 'qaconf': choose from 'qaconv', 'softmax'"):
             qe.MatchRun("qaconf")
         with pytest.raises(ValueError, match="pivots must be at least 1 each .got 10, 0."):
             qe.MatchRun(pivots=(10, 0))

@@ -3,7 +3,7 @@
 import json
 import re
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +11,11 @@ import numpy as np
 import pytest
 
 from cdimlib import results
+from cdimlib.csn_experiments import CSNRun
+from cdimlib.experiments import SketchRun
+from cdimlib.ladder import LadderRun
+from cdimlib.people_experiments import PersonRun
+from cdimlib.qaconv_experiments import MatchRun
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -61,6 +66,23 @@ def test_missing_fields_are_named(tmp_path):
     del broken["metrics"]["shoes"]["first_rank"]
     with pytest.raises(ValueError, match="shoes"):
         results.check(broken)
+
+
+@pytest.mark.parametrize("kind", [SketchRun, PersonRun, CSNRun, MatchRun, LadderRun])
+def test_what_every_run_refuses(kind):
+    first = {} if kind in (CSNRun, MatchRun) else {"row": "vanilla"}
+    run = kind(**first, **({} if kind is SketchRun else {"pixels": [96, 48]}))
+    assert kind is SketchRun or run.pixels == (96, 48)
+    with pytest.raises(ValueError, match=r"validation must lie between 0 and 1 \(got 1.5\): the share of training"):
+        replace(run, validation=1.5)
+    with pytest.raises(ValueError, match=r"unknown (row|variant) 'nothing': choose from '"):
+        replace(run, **{"variant" if kind is CSNRun else "row": "nothing"})
+    if kind is not SketchRun:
+        with pytest.raises(ValueError, match="names a benchmark twice, or 'toytown-plaza', the run's own"):
+            replace(run, also=["toytown-plaza"])
+    for name in {"evaluations", "draws", "every"} & vars(run).keys():
+        with pytest.raises(ValueError, match=rf"{name} must be at least 1 \(got 0\)"):
+            replace(run, **{name: 0})
 
 
 def test_broken_json_and_two_results_of_one_run_are_refused(tmp_path):
