@@ -91,10 +91,12 @@ def kind(run: dict) -> tuple[str, str, str]:
     return run["data"]["name"], run["track"], run.get("budget", "")
 
 
-def length(run: dict) -> float:
-    """How long a run was trained: pairs, steps, or epochs of both stages; what a clock says depends on the machine."""
+def length(run: dict) -> tuple[float, bool]:
+    """How long a run was trained: pairs, steps, or epochs of both stages; what a clock says depends on the machine. Of
+    equally long ones the one without a label comes first: a label marks a variation."""
     config = run.get("config", {})
-    return run.get("train_pairs") or config.get("steps") or config.get("epochs", 0) + config.get("mask_epochs", 0)
+    long = run.get("train_pairs") or config.get("steps") or config.get("epochs", 0) + config.get("mask_epochs", 0)
+    return long, not config.get("label")
 
 
 def seeds_of(runs: list[dict], row: str) -> int:
@@ -220,7 +222,7 @@ def pairs(runs: list[dict], better: str, base: str) -> list[tuple]:
         common = {r["seed"] for r in a} & {r["seed"] for r in b}
         a, b = ([r for r in group if r["seed"] in common] for group in (a, b))
         where = data, track, budget
-        groups.append((len(common), max(map(length, a), default=0), used[where], *where, a, b))
+        groups.append((len(common), max(map(length, a), default=(0, False)), used[where], *where, a, b))
     return groups
 
 

@@ -124,6 +124,19 @@ def test_how_long_a_training_was_is_not_told_by_a_clock(tmp_path):
     assert set(ours["method"]) == {"Vanilla", "Ours"} and set(ours["budget"]) == {"long"}
 
 
+def test_a_variation_does_not_stand_for_the_recipe(tmp_path):
+    """Of two trainings of one length the one without a label is shown, whatever the label."""
+    for label in ("a", "", "z"):
+        for row in ("vanilla", "ours"):
+            for seed in range(3):
+                config = {"steps": 10, "label": label}
+                results.save(result(row, seed, [1], budget=f"b-{label}".strip("-")) | {"config": config}, tmp_path)
+    ours = report.numbers("midlevel-fusion", tmp_path).query("table == 3 and asked == 'shoes' and ours != 'not run'")
+    assert set(ours["budget"]) == {"b"}
+    claimed = report.claims(tmp_path).query("table == 3 and asked == 'shoes' and seeds == 3")
+    assert set(claimed["budget"]) == {"b"}
+
+
 def test_a_tables_claims_stand_under_one_budget(tmp_path):
     """A longer training of two rows alone does not tear them from the rows that they share a table with."""
     for budget, steps, rows in (("short", 10, ("vanilla", "ours", "dssa")), ("long", 20, ("vanilla", "ours"))):
