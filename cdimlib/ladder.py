@@ -19,6 +19,7 @@ from . import baselines, csn_experiments, people_experiments, qaconv_experiments
 from .data import Benchmark, to_judge
 from .data.augment import normalise
 from .data.samplers import CrossViewPairSampler
+from .data.toytown import PLACES
 from .models.colour import ColourTexture, PairMetric
 from .models.csn import ConvSimilarityNet
 from .models.matcher import Matcher, VectorMatcher
@@ -38,6 +39,9 @@ _VECTORS = dict(optimizer="adamw", schedule="constant")
 OWN = {"colour-texture": {}, "colour-texture-metric": {}, "vanilla": _VECTORS, "fusion": _VECTORS,
        "fmn": _VECTORS | {"margin": 0.1, "mask_lr": 0.01}, "softmax": _MAPS, "center": _MAPS, "memory-cosine": _MAPS,
        "qaconv": _MAPS, "L2,L3": dict(batch=48, schedule="cosine")}  # fmt: skip
+#: 25 people of the plaza, under conditions of which one is turned at a time, from easy to hard
+EASY = "toytown-plaza test=25 distractors=0 train=2"
+KNOBS = {"misalignment": (0, 0.5, 1), "occlusion": (0.15, 0.5, 1), "viewpoint": (0, 0.5, 1)}
 #: learning rates, chosen on held-out training people
 RATES = {"vanilla": 3.5e-4, "fusion": 3.5e-4, "fmn": 3.5e-4, "softmax": 0.1, "center": 0.1, "memory-cosine": 0.01,
          "qaconv": 0.03, "L2,L3": 1e-3}  # fmt: skip
@@ -223,6 +227,18 @@ def collect(budget: str, folder=None) -> list[dict]:
                 words = f" {words or f'K={K[0]}'}" if "tlift" in rung else ""
                 into[f"{town}{plus}{rung}{words}"] = metrics
     return list((merged | {key(r): r for r in own}).values())
+
+
+def turned(budget: str, folder=None) -> tuple[dict[str, list[dict]], dict[str, dict[float, str]]]:
+    """What was judged with one knob of the plaza turned: row -> its results; and by which name of ``metrics``: knob ->
+    value -> name (``EASY`` at the plaza's own value)."""
+    own = PLACES["plaza"].knobs
+    where = {knob: {v: EASY if v == own[knob] else EASY.replace(" test", f" {knob}={v} test") for v in values}
+             for knob, values in KNOBS.items()}  # fmt: skip
+    found = results.load(PAPER, folder, budget=f"{budget}-knobs")
+    found += results.load(qaconv_experiments.PAPER, folder, budget=budget)
+    rows = {row: [r for r in found if r["row"] == row and EASY in r["metrics"]] for row in ROWS}
+    return {row: mine for row, mine in rows.items() if mine}, where
 
 
 @torch.inference_mode()

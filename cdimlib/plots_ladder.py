@@ -123,14 +123,16 @@ def against_cost(frame: pd.DataFrame, costs: pd.DataFrame, columns: dict[str, st
     return figure
 
 
-def knobs(curves: dict[str, tuple], ylabel: str = "acc@1 (%)") -> Figure:
-    """A panel a knob: knob -> (its settings, {row: values}); every row in the colour and mark it has elsewhere."""
-    figure, axes = plt.subplots(1, len(curves), figsize=(2.6 * len(curves), 3.6), sharey=True, squeeze=False)
-    for ax, (knob, (steps, rows)) in zip(axes[0], curves.items(), strict=True):
-        for row, style in _style(rows).items():
-            ax.plot(steps, rows[row], markersize=5, linewidth=1.2, **style, label=ROWS[row])
-        ax.set(xlabel=knob, xticks=steps)
-    axes[0, 0].set_ylabel(ylabel)
+def knobs(by_row: dict[str, list[dict]], where: dict[str, dict[float, str]], metric: str = "acc@1") -> Figure:
+    """A panel a knob, from :func:`cdimlib.ladder.turned`: the mean over seeds of every row, in the colour and mark it
+    has elsewhere, over the knob's values."""
+    figure, axes = plt.subplots(1, len(where), figsize=(2.6 * len(where), 3.6), sharey=True, squeeze=False)
+    for ax, (knob, names) in zip(axes[0], where.items(), strict=True):
+        for row, style in _style(by_row).items():
+            values = [results.spread(by_row[row], name, metric)[0] for name in names.values()]
+            ax.plot([*names], values, markersize=5, linewidth=1.2, **style, label=ROWS[row])
+        ax.set(xlabel=knob, xticks=[*names])
+    axes[0, 0].set_ylabel(f"{metric} (%)")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 

@@ -233,6 +233,25 @@ class TestTables:
         frame = plots_ladder.points(runs)
         assert plots_ladder.lead(frame, ("fusion", ""), ("L2,L3", ""), across=True) == (0, 0, 0, 2)
 
+    def test_knobs_are_turned_one_at_a_time(self, tmp_path):
+        common = {"track": "imagenet", "seed": 0, "config": {}, "versions": {}, "wall_seconds": 1, "device": "",
+                  "commit": "", "data": {"name": "toytown-plaza"}}  # fmt: skip
+        _, where = ladder.turned("b", tmp_path)
+        assert where["occlusion"] == {0.15: ladder.EASY, 0.5: f"toytown-plaza occlusion=0.5 {ladder.EASY[14:]}",
+                                      1: f"toytown-plaza occlusion=1 {ladder.EASY[14:]}"}  # fmt: skip
+        own = [next(v for v, name in names.items() if name == ladder.EASY) for names in where.values()]
+        assert own == [0.5, 0.15, 1]
+        names = sorted({name for knob in where.values() for name in knob.values()})
+        metrics = {name: {"acc@1": 10.0 * i, "acc@10": 100.0, "first_rank": [1]} for i, name in enumerate(names)}
+        for paper, row, budget in (("ladder", "vanilla", "b-knobs"), ("qaconv-tlift", "qaconv", "b")):
+            store.save({**common, "paper": paper, "row": row, "budget": budget, "metrics": metrics}, tmp_path)
+        by_row, where = ladder.turned("b", tmp_path)
+        assert list(by_row) == ["vanilla", "qaconv"]
+        panels = plots_ladder.knobs(by_row, where).axes
+        for ax, knob in zip(panels, where.values(), strict=True):
+            drawn = [10.0 * names.index(name) for name in knob.values()]
+            assert [line.get_ydata().tolist() for line in ax.lines] == 2 * [drawn]
+
     def test_others_results_join(self, tmp_path):
         common = {"paper": "qaconv-tlift", "track": "imagenet", "seed": 0, "budget": "tiny-net-64x32-1ep", "config": {},
                   "versions": {}, "data": {"name": "toytown-plaza"}, "wall_seconds": 1, "device": "", "commit": ""}

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from cdimlib.data.augment import random_block
 from cdimlib.losses import focal
@@ -254,15 +255,24 @@ class TestErrors:
 
 
 class TestNetwork:
-    @pytest.mark.parametrize(("name", "total"), [("resnet152", 44_358_976), ("resnet50", 9_723_200)])
-    def test_parameters(self, name, total):
-        """The paper's network at 384 x 128: 44.36 M (ResNet-152), neck 1.180 M; the matching itself has 389."""
+    @pytest.mark.parametrize(("name", "total", "height", "giga"), [
+        ("resnet152", 44_358_976, 384, 10.71), ("resnet152", 44_358_976, 256, 7.14),
+        ("resnet50", 9_723_200, 384, 3.44), ("resnet50", 9_723_200, 256, 2.29),
+    ])  # fmt: skip
+    def test_parameters(self, name, total, height, giga):
+        """The paper's networks: 44.36 M (ResNet-152), neck 1.180 M; the matching itself has 389 at 384 x 128. Billions
+        of multiplications with their additions, counted by torch."""
         with torch.device("meta"):
-            model = QAConv((384, 128), backbone=name)
+            model = QAConv((height, 128), backbone=name)
+            with FlopCounterMode(display=False) as counter:
+                model.maps(torch.empty(1, 3, height, 128))
         counts = {n: sum(p.numel() for p in m.parameters()) for n, m in model.named_children()}
-        assert counts["maps"] == total and sum(counts.values()) - total == 389
+        assert counts["maps"] == total and model.shape == (128, height // 16, 8)
+        assert sum(counts.values()) - total == 2 * height // 16 * 8 + 5 == {384: 389, 256: 261}[height]
         neck = sum(p.numel() for m in (model.maps.neck, model.maps.bn) for p in m.parameters())
-        assert neck == 1_179_904 and model.shape == (128, 24, 8)
+        assert neck == 1_179_904 and counter.get_total_flops() / 2e9 == pytest.approx(giga, abs=0.006)
+
+    def test_smaller_maps_with_shared_weights(self):
         assert QAConv((384, 128), backbone="squeezenet1_1", symmetric=True).fc.in_features == 23 * 7
 
     def test_maps_have_unit_length(self):

@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from measuring import MIB, compare, keep
 
-from cdimlib.losses import focal
-from cdimlib.models.qaconv import PRECISIONS, QAConv, _BestMatches, _folded_logits
+from cdimlib.models.qaconv import PRECISIONS, ClassMemory, QAConv, _BestMatches, _folded_logits
 
 QUERIES, GALLERY = 50, 200
 SHAPE = (128, 24, 8)
@@ -98,15 +97,15 @@ def test_half_precision(precision):
 
 
 def test_training_step():
-    """One step of matching against the class memory: loss and gradient, 4 GiB at most (no backbone)."""
-    queries, memory = maps(BATCH, 0).flatten(2).requires_grad_(), maps(CLASSES, 1).flatten(2)
-    bn, logit_bn = torch.nn.BatchNorm1d(1), torch.nn.BatchNorm1d(1)
-    fc = torch.nn.Linear(2 * SHAPE[1] * SHAPE[2], 1)
+    """One step of the class memory behind a backbone that is not counted: loss, gradient and update, 4 GiB at most."""
+    queries = maps(BATCH, 0).requires_grad_()
+    memory = ClassMemory(QAConv((384, 128), backbone="resnet18"), CLASSES).train()
+    memory.features.copy_(maps(CLASSES, 1))
+    memory.written.fill_(True)
+    labels = torch.arange(BATCH)
 
     def step():
-        values = _BestMatches.apply(queries, memory, torch.float32, None)
-        logits = logit_bn(fc(bn(values.view(1, 1, -1)).view_as(values)).view(1, 1, -1)).view(BATCH, CLASSES)
-        focal(logits, torch.eye(CLASSES)[:BATCH]).backward()
+        memory.loss(queries, labels).backward()
 
     pairs = BATCH * CLASSES
     similarities = 4 * pairs * (SHAPE[1] * SHAPE[2]) ** 2 / MIB
