@@ -45,8 +45,10 @@ def points(runs: list[dict], k: int = K[1]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=names)
 
 
-def _say(values: pd.Series) -> str:
-    return f"{values.mean():.1f}" + f" ± {values.std():.1f}" * (len(values) > 1) if len(values) else "not run"
+def _say(values: pd.Series, most: int = 0) -> str:
+    """Mean ± standard deviation; with the number of values where it is below ``most``."""
+    few = f" ({len(values)})" if len(values) < most else ""
+    return f"{values.mean():.1f}" + f" ± {values.std():.1f}" * (len(values) > 1) + few if len(values) else "not run"
 
 
 def accuracy_table(frame: pd.DataFrame, rung: str = "", metric: str = "acc@1") -> pd.DataFrame:
@@ -61,10 +63,12 @@ def accuracy_table(frame: pd.DataFrame, rung: str = "", metric: str = "acc@1") -
 
 
 def rung_table(frame: pd.DataFrame, metric: str = "acc@1", *, across: bool = True) -> pd.DataFrame:
-    """The same by rung: the mean over both towns of each seed."""
+    """The same by rung: the mean over both towns of each seed; (n) where fewer seeds climbed so far than stand in
+    the row's first rung."""
     part = frame[frame["across"] == across]
     wide = part.pivot_table(metric, ["row", "rung", "seed"], "place").mean(axis=1, skipna=False).unstack("rung")
-    text = {row: {RUNGS[r]: _say(p[r].dropna()) for r in wide} for row, p in wide.groupby(level="row")}
+    text = {row: {RUNGS[r]: _say(p[r].dropna(), p.notna().sum().max()) for r in wide}
+            for row, p in wide.groupby(level="row")}  # fmt: skip
     lines = pd.DataFrame(text, list(RUNGS.values())).T.reindex(list(ROWS))
     return lines.fillna("not run").rename(index=ROWS)
 

@@ -217,6 +217,8 @@ class TestTables:
         assert plots_ladder.means(frame).index.tolist() == [("vanilla", r) for r in ("", "+rerank", "+tlift")]
         more = plots_ladder.points(runs + [made("vanilla", source, 2, [2]) for source in ("plaza", "campus")])
         assert plots_ladder.means(more).equals(plots_ladder.means(frame))  # seed 2 stands alone: no rungs to compare
+        counted = plots_ladder.rung_table(more).loc["Vanilla"].tolist()
+        assert counted == ["36.7 ± 32.1", "55.0 ± 7.1 (2)", "55.0 ± 7.1 (2)", "not run"]
 
     def test_lead_is_paired_and_on_the_same_queries(self):
         always, never = [1] * 8, [1, 1, 2, 2, 2, 2, 2, 2]
