@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 
 from . import __version__
+from .data.benchmark import usual_size
 from .distributed import agree
 from .training import device_name, is_first, precision_on, save_atomically
 
@@ -59,13 +60,16 @@ def settings_of(run, **unasked) -> dict:
 
 
 def check_run(run, rows: Iterable[str], *, row: str = "row", from_one: tuple[str, ...] = ()) -> None:
-    """What the settings of every kind of run have to meet, or a ValueError; lists (JSON has no tuples) become tuples.
+    """What the settings of every kind of run have to meet, or a ValueError; lists (JSON has no tuples) become tuples,
+    and a toy town's size is the profile's where none is given: a tiny town's result is not a large one's.
 
     rows: the known values of the field called ``row``; from_one: fields that must be at least 1.
     """
     for name, value in vars(run).items():
         if isinstance(value, list):
             object.__setattr__(run, name, tuple(value))
+    if getattr(run, "size", "") is None and run.benchmark.startswith("toytown-"):
+        object.__setattr__(run, "size", usual_size())
     if getattr(run, row) not in rows:
         raise ValueError(f"unknown {row} {getattr(run, row)!r}: choose from {', '.join(map(repr, rows))}")
     for name in from_one:

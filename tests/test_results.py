@@ -68,6 +68,15 @@ def test_missing_fields_are_named(tmp_path):
         results.check(broken)
 
 
+@pytest.mark.parametrize("make", [lambda: PersonRun("vanilla"), CSNRun, MatchRun])
+def test_a_result_says_how_large_a_toy_town_was(make, monkeypatch):
+    monkeypatch.setenv("CDIM_PROFILE", "smoke")
+    tiny = make()
+    monkeypatch.setenv("CDIM_PROFILE", "demo")
+    assert [run.stub["config"]["size"] for run in (tiny, make())] == ["tiny", "demo"]
+    assert replace(tiny, benchmark="cuhk03-np", size=None).size is None
+
+
 @pytest.mark.parametrize("kind", [SketchRun, PersonRun, CSNRun, MatchRun, LadderRun])
 def test_what_every_run_refuses(kind):
     first = {} if kind in (CSNRun, MatchRun) else {"row": "vanilla"}
