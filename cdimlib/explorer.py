@@ -29,6 +29,7 @@ from .models.matcher import Matcher
 from .models.midlevel import SketchFusion
 from .models.qaconv import PooledMaps, QAConv
 from .retrieval import encode, rank_metrics, similarity
+from .training import save_atomically
 
 _pack = lambda array, kind: base64.b64encode(np.ascontiguousarray(array, kind)).decode()  # noqa: E731
 LIMIT, TOP, LINES = 5_000_000, 7, 7  # bytes of the output; length of a list; local matches of a pair
@@ -249,5 +250,6 @@ class Explorer:
         head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
         style = "<style>:root{color-scheme:light dark}body{max-width:60em;margin:1em auto;padding:0 .8em}</style>"
         page = f"{head}{style}<body><main><h1>{title}</h1>{self.html}</main></body></html>"
-        Path(path).write_text(f'<!doctype html><html lang="en">{page}', encoding="utf8")
+        whole = f'<!doctype html><html lang="en">{page}'
+        save_atomically(Path(path), lambda part: part.write_text(whole, encoding="utf8"))
         return Path(path)
