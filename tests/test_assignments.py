@@ -184,6 +184,8 @@ WRONG = [
      "    return np.isin(ids, people[: round(share * len(people))])", 1, "hold out the same people"),
     (A1, "holdout", "def hold_out(ids, share, rng):\n    p = np.unique(ids)\n"
      "    return ~np.isin(ids, rng.choice(p, round(share * len(p)), replace=False))", 2, "you hold out 30"),
+    (A1, "holdout", "def hold_out(ids, share, rng):\n    p = np.unique(ids)\n"
+     "    return np.isin(ids, rng.choice(p, int(share * len(p)), replace=False))", 2, "0.19 of 40 people is 8"),
     (A1, "report", "def number_to_report(validation, test): return test.max()", 3, "chose on the test set"),
     (A1, "report", "def number_to_report(validation, test): return validation.max()", 3, "accuracy on validation"),
     (A1, "report", "def number_to_report(validation, test): return test[-1]", 3, "last snapshot"),
@@ -204,6 +206,9 @@ WRONG = [
     (A1, "interval", "def paired_interval(a, b, samples, rng):\n    d = 100.0 * b - 100.0 * a\n"
      "    m = d[rng.integers(len(d), size=(samples, len(d)))].mean(1)\n"
      "    return d.mean(), *np.percentile(m, [2.5, 97.5])", 1, "b - a"),
+    (A1, "interval", "def paired_interval(a, b, samples, rng):\n    d = 100.0 * a - 100.0 * b\n"
+     "    half = 1.96 * d.std() / len(d) ** 0.5\n"
+     "    return d.mean(), d.mean() - half, d.mean() + half", 1, "from the samples drawn"),
 ]
 
 A2 = "fusion"
