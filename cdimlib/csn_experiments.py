@@ -17,9 +17,10 @@ import torch
 from torch import nn
 
 from . import results
-from .data import Benchmark, Split, at_hand, load, load_words, to_judge
+from .data import Benchmark, Split, at_hand, load, load_words, to_judge, words_of
 from .data.augment import normalise, shift_or_flip
 from .data.cuhk03 import classic
+from .data.people import SETS
 from .data.samplers import CrossViewPairSampler, generator_for
 from .models.csn import VARIANTS, ConvSimilarityNet, pair_objective, part_sizes, simi_score
 from .retrieval import encode, similarity
@@ -113,7 +114,8 @@ def open_benchmark(run: CSNRun, name: str, root=None) -> Benchmark:
     options = dict(pixels=run.pixels, verbose=False)
     if name in ("cuhk03", "cuhk03/labeled") and not at_hand(name, root):
         return classic(load(name.replace("cuhk03", "cuhk03-np"), root, **options), run.seed)
-    split = {"split": run.seed} if name.startswith(("cuhk03", "cuhk01", "viper")) else {}
+    of_set = SETS.get(words_of(name)[0].partition("/")[0])
+    split = {"split": run.seed} if of_set and "split" in of_set.options else {}
     return load_words(name, root, **options, **split)
 
 
@@ -160,7 +162,7 @@ def judge_pairs(run: CSNRun, model: nn.Module, bench: Benchmark, *, x_corr: bool
     query, gallery = (encode(model, split.images, normalise) for split in sides)
     model.eval()
     both, everybody = torch.cat([query, gallery]), np.concatenate([split.ids for split in sides])
-    found = scores_by_term(model, both, both) if x_corr else scores_by_term(model, query, gallery)
+    found = scores_by_term(model, *((both, both) if x_corr else (query, gallery)))
     blocks = {term: scores[: len(query), len(query) :] if x_corr else scores for term, scores in found.items()}
     labels, town = (*(s.ids for s in sides), *(s.cams for s in sides)), bench.name.startswith("toytown")
     name, out = bench.name + " single-shot" * town, {}

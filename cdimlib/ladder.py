@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from . import baselines, csn_experiments, people_experiments, qaconv_experiments, results
-from .data import Benchmark, to_judge
+from .data import Benchmark, load_words, to_judge
 from .data.augment import normalise
 from .data.samplers import CrossViewPairSampler
 from .data.toytown import PLACES
@@ -90,7 +90,7 @@ class LadderRun:
     def load(self, name: str, root=None) -> Benchmark:
         """A benchmark at the pixels of this row."""
         pixels = self.pair_pixels if self.row in csn_experiments.VARIANTS else self.pixels
-        return qaconv_experiments.load_for(qaconv_experiments.MatchRun(size=self.size, pixels=pixels), name, root)
+        return load_words(name, root, pixels=pixels, size=self.size)
 
 
 def train(run: LadderRun, bench: Benchmark, *, work=None, progress: bool = True) -> tuple[Matcher, object, int, list]:

@@ -383,10 +383,8 @@ def gain(
 
 
 def _plain(value):
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
     raise TypeError(f"cannot write {type(value).__name__} into a result")
 
 

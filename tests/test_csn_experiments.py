@@ -216,10 +216,10 @@ class TestClassicCut:
     def test_a_split_for_those_that_have_several(self, monkeypatch):
         asked = {}
         monkeypatch.setattr(registry, "load", lambda name, root=None, **o: asked.update({name: o}) or self.bench())
-        for name in ("cuhk01", "viper", "market1501", "table:mine.csv"):
+        for name in ("cuhk01", "viper", "cuhk03-np", "market1501", "table:mine.csv"):
             assert open_benchmark(CSNRun(seed=3), name).name == name
         plain = {"pixels": (160, 60), "verbose": False}
         assert asked["cuhk01"] == asked["viper"] == plain | {"split": 3}
-        assert asked["market1501"] == asked["table:mine.csv"] == plain
+        assert asked["cuhk03-np"] == asked["market1501"] == asked["table:mine.csv"] == plain
         town = open_benchmark(TINY, "toytown-plaza occlusion=1 size=demo")
         assert town.name == "toytown-plaza occlusion=1 size=demo" and asked["toytown-plaza"]["size"] == "demo"

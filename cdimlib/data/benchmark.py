@@ -173,10 +173,10 @@ class Benchmark:
             held.append(rng.choice(ids, count, replace=False))
         out = np.isin(self.train.ids, np.concatenate(held))
         part = self.train.where(out)
-        order = np.lexsort((-part.cams, part.ids))
-        _, first, number = np.unique(part.ids[order], return_index=True, return_inverse=True)
-        top = np.empty(len(part), bool)
-        top[order] = part.cams[order] == part.cams[order][first][number]
+        people, number = np.unique(part.ids, return_inverse=True)
+        highest = np.full(len(people), part.cams.min())
+        np.maximum.at(highest, number, part.cams)
+        top = part.cams == highest[number]
         return replace(
             self, name=f"{self.name}[validation]", train=self.train.where(~out), query=part.where(top),
             gallery=part.where(~top), meta={k: v for k, v in self.meta.items() if k not in ("junk", "shots", "paths")},

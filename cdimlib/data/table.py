@@ -80,9 +80,8 @@ def load(
         warnings.warn(f"{path}: {problem.removeprefix(WARNING)}", stacklevel=2)
     junk = {s: sum(r["split"] == s and r["id"] == JUNK for r in table.rows) for s in SPLITS}
     table.rows = [r for r in table.rows if r["id"] != JUNK]
-    names, numbers = np.unique([r["id"] for r in table.rows], return_inverse=True)
-    for r, number in zip(table.rows, numbers.tolist()):
-        r["number"] = number
+    names = sorted({r["id"] for r in table.rows})
+    number = {name: n for n, name in enumerate(names)}
     categories = tuple(sorted({r["category"] for r in table.rows})) if "category" in table.columns else ()
     timed = "time" in table.columns
 
@@ -91,7 +90,7 @@ def load(
         images = [table.images[r["row"]] for r in rows]
         return Split(
             torch.stack(images) if images else torch.empty(0, channels, *size, dtype=torch.uint8),
-            np.array([r["number"] for r in rows], np.int64),
+            np.array([number[r["id"]] for r in rows], np.int64),
             np.array([r["camera"] for r in rows], np.int64),
             np.array([r["time"] for r in rows], float) if timed else None,
             np.array([categories.index(r["category"]) for r in rows], np.int64) if categories else None,
@@ -99,7 +98,7 @@ def load(
 
     benchmark = Benchmark(
         path.stem, *(split(s) for s in SPLITS), categories=categories, note=f"own images, listed in {path.name}",
-        meta={"ids": names.tolist(), "junk": junk,
+        meta={"ids": names, "junk": junk,
               "paths": {s: [r["path"] for r in table.rows if r["split"] == s] for s in SPLITS}},
     )
     if verbose:
