@@ -339,11 +339,13 @@ def tidy(frame: pd.DataFrame):
 
 
 def gain(
-    better: list[dict], base: list[dict], dataset: str | None, *, k: int = 1, samples: int = 4000, seed: int = 0
+    better: list[dict], base: list[dict], dataset: str | None, of_base: str | None = None, *, k: int = 1,
+    samples: int = 4000, seed: int = 0,
 ) -> tuple[float, float, float]:
     """Difference of acc.@k in points between two rows, with a 95 % interval: (mean, low, high).
 
-    dataset: a key of ``metrics``, or None for the queries of all of them together.
+    dataset: a key of ``metrics``, or None for the queries of all of them together; of_base: another key, of as many
+    queries, for the second row.
     Paired bootstrap: runs are paired by seed and resampled, and within them the queries are resampled (the same
     queries for both rows), so the interval covers both the choice of test objects and the luck of training. All runs
     share a sample of queries, unless each has queries of its own: random splits, which the data's note numbers. Queries
@@ -353,12 +355,12 @@ def gain(
     if not pairs:
         raise ValueError("the two rows share no seed: nothing to pair")
 
-    def ranks(result):
-        chosen = [dataset] if dataset else sorted(result["metrics"])
+    def ranks(result, key):
+        chosen = [key] if key else sorted(result["metrics"])
         return np.concatenate([result["metrics"][name]["first_rank"] for name in chosen])
 
     difference = []  # seeds x [queries]
-    for a, b in (map(ranks, pair) for pair in pairs):
+    for a, b in (map(ranks, pair, (dataset, of_base or dataset)) for pair in pairs):
         hits = [((r > 0) & (r <= k)).astype(float)[(a > 0) | (b > 0)] for r in (a, b)]  # 0: skipped by both
         difference.append(hits[0] - hits[1])
     if not all(map(len, difference)):

@@ -168,6 +168,11 @@ def test_gain_of_a_row_over_itself_is_nothing():
     assert results.gain(runs, runs, None) == (0.0, 0.0, 0.0)
     with pytest.raises(ValueError, match="share no seed"):
         results.gain(runs[:1], runs[1:], "shoes")
+    for run in runs:
+        run["metrics"]["chairs"] = {**run["metrics"]["shoes"], "first_rank": [2, 2, 1]}
+    assert results.gain(runs, runs, "shoes", "chairs")[0] == results.gain(runs, runs, "chairs", "shoes")[0] == 0
+    runs[0]["metrics"]["chairs"]["first_rank"] = [2, 2, 2]
+    assert results.gain(runs, runs, "shoes", "chairs")[0] == pytest.approx(100 / 6)
 
 
 def test_committed_results_are_whole_and_counted_right():
